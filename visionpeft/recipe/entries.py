@@ -1,0 +1,71 @@
+"""A recipe unfolds into entries: the main one, one a ``compare`` item, one a ``sweep`` value."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from visionpeft.errors import OptionError
+from visionpeft.recipe.loading import recipe_from
+from visionpeft.recipe.overrides import set_path
+from visionpeft.recipe.sections import Compare, Recipe
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the result table: a recipe without ``compare`` and ``sweep``, to be run once a seed."""
+
+    label: str
+    recipe: Recipe
+    swept: Any = None  # the value a sweep gave this entry
+
+    @property
+    def slug(self) -> str:
+        """The label as a folder name."""
+        return re.sub(r"[^a-z0-9.]+", "-", self.label.lower()).strip("-.") or "entry"
+
+
+def entries(recipe: Recipe) -> list[Entry]:
+    """All entries, the main one first (with a sweep: its values in the order given, instead of the main one).
+
+    Raises:
+        OptionError: an entry does not make a valid recipe, or two entries share a label.
+    """
+    base = recipe.content()
+    for key in ("compare", "sweep", "baselines", "label"):
+        base.pop(key, None)
+    label = recipe.label or recipe.method.name
+    found = _swept(recipe, base, label) or [Entry(label, recipe_from(base, "recipe"))]
+    found += [_compared(base, item, index) for index, item in enumerate(recipe.compare)]
+    slugs = [entry.slug for entry in found]
+    for entry in found:
+        if slugs.count(entry.slug) > 1:
+            raise OptionError(f"compare: the label {entry.label!r} is used twice; give each entry its own")
+    return found
+
+
+def _swept(recipe: Recipe, base: dict[str, Any], label: str) -> list[Entry]:
+    made = []
+    for path, values in recipe.sweep.items():
+        for value in values:
+            data = _copy(base)
+            set_path(data, path, value)
+            name = f"{label}, {path.rsplit('.', 1)[-1]} {value}"
+            made.append(Entry(name, recipe_from(data, f"sweep {path}={value}"), value))
+    return made
+
+
+def _compared(base: dict[str, Any], item: Compare, index: int) -> Entry:
+    data = _copy(base)
+    changes = item.model_dump(mode="json", exclude_unset=True, exclude={"label"})
+    if item.tune is None and item.trainer is not None and "lr" in item.trainer.model_fields_set:
+        data.pop("tune", None)  # its own learning rate, so nothing is left to tune
+    for key, value in changes.items():
+        merged = key in ("task", "data", "trainer")
+        data[key] = {**data.get(key, {}), **value} if merged else value
+    return Entry(item.label, recipe_from(data, f"compare.{index} ({item.label})"))
+
+
+def _copy(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}

@@ -1,0 +1,44 @@
+"""The JSON Schema of recipes, for editors; method options come from the registered dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from visionpeft.recipe.sections import WITHOUT_ADAPTER, Recipe
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Draft 2020-12 schema; ``method`` is one branch a registered method with its own options."""
+    from visionpeft.methods import methods
+
+    schema = Recipe.model_json_schema()
+    branches = [_branch(name, cls) for name, cls in sorted(methods().items())]
+    branches += [_object(name, "the network itself, no adapter", {}) for name in WITHOUT_ADAPTER]
+    schema["$defs"]["Method"] = {"title": "Method", "oneOf": branches}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _branch(name: str, cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    fields = [field for field in dataclasses.fields(cls) if field.init and field.name != "name"]
+    options = {field.name: _option(hints[field.name], field) for field in fields}
+    return _object(name, (cls.__doc__ or name).strip().splitlines()[0], options)
+
+
+def _option(hint: Any, field: dataclasses.Field[Any]) -> dict[str, Any]:
+    try:
+        found = TypeAdapter(hint).json_schema()
+    except Exception:  # an option may be of any Python type; an editor then accepts every value
+        found = {}
+    if isinstance(field.default, (bool, int, float, str)):
+        found["default"] = field.default
+    return found
+
+
+def _object(name: str, title: str, options: dict[str, Any]) -> dict[str, Any]:
+    properties = {"name": {"const": name, "description": title}, **options}
+    return {"type": "object", "properties": properties, "required": ["name"], "additionalProperties": False}

@@ -1,0 +1,217 @@
+"""The sections of a recipe: strict, frozen pydantic models.
+
+A recipe holds names and numbers only. Names are looked up in registries when the run starts; nothing in a recipe is
+imported or executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+WITHOUT_ADAPTER = ("head_only", "full")
+"""Values of ``method.name`` that train the network itself: its head, or all of it."""
+
+Plain = bool | int | float | str | None
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+LearningRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Label = Annotated[str, Field(min_length=1, max_length=80)]
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class Section(BaseModel):
+    """Base of all sections: no unknown key, no silent conversion, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Task(Section):
+    """What is learnt: the loss and the metrics."""
+
+    name: Literal["classify"] = "classify"
+    label_smoothing: Fraction = 0.0
+    mixup: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0, description="alpha of the Beta distribution; 0 = off"
+    )
+
+
+class Backbone(Section):
+    """The network to adapt, as ``family/model``, and where its weights come from."""
+
+    name: str = Field(description="for instance timm/vit_tiny_patch16_224")
+    pretrained: bool | str = Field(
+        True,
+        description="true = the hub; 'package' = from a Python package; a path to .safetensors; false = random",
+    )
+    image_size: Count | None = Field(
+        None, description="pixels a side; default: what the weights were trained on"
+    )
+    options: dict[str, Plain | list[Plain]] = Field({}, description="passed to the model's constructor")
+
+
+class Method(Section):
+    """An adapter method by name with its options, or ``head_only`` / ``full``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: str = Field(description="see `visionpeft methods`; or head_only, full")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own fields as written in the recipe."""
+        return dict(self.model_extra or {})
+
+    @property
+    def adapts(self) -> bool:
+        """Whether an adapter is mounted (not for ``head_only`` and ``full``)."""
+        return self.name not in WITHOUT_ADAPTER
+
+
+class Norm(Section):
+    """Normalisation layers of the frozen network."""
+
+    train: bool = Field(False, description="train their affine weights and update running statistics")
+
+
+class Data(Section):
+    """Which images, how many of them, and how they are fed."""
+
+    card: str = Field(description="a name from `visionpeft datasets`, or a path to a card")
+    shots: Count | None = Field(
+        None, description="training images a class; default: the whole training split"
+    )
+    val_shots: Count | None = Field(None, description="validation images a class; default: the card's split")
+    batch_size: Count = 32
+    augment: Literal["standard", "none"] = "standard"
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+
+
+class Trainer(Section):
+    """The optimiser, its schedule, and the arguments handed to ``lightning.Trainer`` unchanged."""
+
+    max_steps: Count = 1000
+    lr: LearningRate = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.01
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    checkpoint_every: Count = Field(
+        100, description="steps between the checkpoints that --resume continues from"
+    )
+    evaluate_every: Count | None = Field(None, description="steps between validations; default: ten in a run")
+    channels_last: bool = Field(False, description="memory layout of images and convolutions")
+
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "16-true", "64-true"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
+    devices: Count | list[int] | Literal["auto"] = 1
+    strategy: str = "auto"
+    num_nodes: Count = 1
+    accumulate_grad_batches: Count = 1
+    gradient_clip_val: Annotated[float, Field(gt=0)] | None = None
+    gradient_clip_algorithm: Literal["norm", "value"] | None = None
+    deterministic: bool | Literal["warn"] | None = None
+    benchmark: bool | None = None
+    sync_batchnorm: bool = False
+    detect_anomaly: bool = False
+    log_every_n_steps: Count = 10
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Trainer:
+        if self.warmup_steps >= self.max_steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} must be smaller than max_steps {self.max_steps}"
+            )
+        return self
+
+
+LIGHTNING_KEYS = tuple(Trainer.model_fields)[list(Trainer.model_fields).index("precision") :]
+"""Keys of :class:`Trainer` that go to ``lightning.Trainer`` as they are."""
+
+
+class Tune(Section):
+    """Values tried before the run; the best top-1 on the validation split is kept (never the test split)."""
+
+    lr: Annotated[list[LearningRate], Field(min_length=1)]
+
+
+class Logging(Section):
+    """Which loggers write into the run folder."""
+
+    tensorboard: bool = True
+    csv: bool = True
+    wandb: bool = False
+
+
+def _partial(section: type[Section]) -> type[Section]:
+    """The same section with every key optional, for a ``compare`` entry to change some of them."""
+    fields: dict[str, Any] = {key: (field.annotation, None) for key, field in section.model_fields.items()}
+    return create_model(f"{section.__name__}Changes", __base__=Section, **fields)
+
+
+TaskChanges, DataChanges, TrainerChanges = _partial(Task), _partial(Data), _partial(Trainer)
+
+
+class Compare(Section):
+    """One more way to do the same task, run by the same command. Keys left out are those of the recipe."""
+
+    label: Label
+    method: Method | None = None
+    targets: list[str] | None = None
+    train_also: list[str] | None = None
+    norm: Norm | None = None
+    task: TaskChanges | None = None  # pyright: ignore[reportInvalidTypeForm]
+    data: DataChanges | None = None  # pyright: ignore[reportInvalidTypeForm]
+    trainer: TrainerChanges | None = None  # pyright: ignore[reportInvalidTypeForm]
+    tune: Tune | None = None
+
+
+class Recipe(Section):
+    """A whole run: backbone, method, data, task, trainer, and what to compare with."""
+
+    name: FolderName = Field(description="name of the run folder")
+    label: Label | None = Field(
+        None, description="how tables call the main entry; default: the method's name"
+    )
+    task: Task = Task()
+    backbone: Backbone
+    method: Method
+    targets: list[str] = Field(
+        [], description="paths, path endings, roles, globs or re:…, see `visionpeft show`"
+    )
+    train_also: list[str] = Field(["head"], description="modules trained whole beside the adapter")
+    norm: Norm = Norm()
+    data: Data
+    trainer: Trainer = Trainer()
+    tune: Tune | None = None
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)] = [0]
+    compare: list[Compare] = []
+    sweep: dict[str, Annotated[list[Plain], Field(min_length=1)]] = Field(
+        {},
+        description="key path → values; each becomes an entry, for instance method.rank: [4, 8, 16]",
+        max_length=1,
+    )
+    baselines: list[Literal["nearest_centroid"]] = []
+    logging: Logging = Logging()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.method.adapts and not self.targets:
+            raise ValueError(
+                f"targets: method {self.method.name!r} needs at least one, for instance [linear, conv]"
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {self.seeds} names one seed twice")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the resolved content: equal for two files that mean the same run."""
+        content = json.dumps(self.content(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def content(self) -> dict[str, Any]:
+        """The recipe as plain data with every default written out."""
+        return self.model_dump(mode="json", exclude_none=True)
