@@ -21,10 +21,10 @@ from visionpeft.recipe.yaml import parse
 def load_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe at a path, under a shipped name (``classify/quickstart``), or from plain data.
 
-    ``overrides`` are ``key.path=value`` strings. Method options are not checked here, see :func:`check_methods`.
+    ``overrides`` are ``key.path=value`` strings. Method options are checked by :func:`check_methods`, not here.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key, or a value that does not fit; names key, value and remedy.
+        UserError: no such file, not YAML, an unknown key, or a value that does not fit.
     """
     if isinstance(source, (str, Path)):
         path = find_recipe(source)
@@ -32,9 +32,7 @@ def load_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Iter
     else:
         data, origin = source.content() if isinstance(source, Recipe) else dict(source), "recipe"
     if not isinstance(data, dict):
-        raise OptionError(
-            f"{origin}: a recipe is a mapping of keys such as name, backbone, method; found {data!r:.60}"
-        )
+        raise OptionError(f"{origin}: a recipe is a mapping with keys such as backbone; found {data!r:.60}")
     return recipe_from(apply_overrides(data, overrides), origin)
 
 
@@ -55,7 +53,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(source: str | Path) -> Path:
-    """The file itself if it exists, else the shipped recipe of that name (``recipes/`` and ``.yaml`` may be left out).
+    """The file if it exists, else the shipped recipe of that name (``recipes/`` and ``.yaml`` may be left out).
 
     Raises:
         UserError: neither; near names are shown.
@@ -129,7 +127,7 @@ _PLAIN_WORDS = {
 
 
 def _is_branch(step: str) -> bool:
-    """Whether pydantic put a union member's name into the path (``bool``, ``list[int]``, ``constrained-int``, …)."""
+    """Whether pydantic put a union member's name into the path (``bool``, ``list[int]``, …)."""
     return step in {"bool", "str", "int", "float", "constrained-int", "none"} or "[" in step
 
 

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from visionpeft.errors import OptionError, UserError, unknown
+from visionpeft.errors import OptionError, UnknownNameError, UserError, unknown
+from visionpeft.recipe.entries import entries
 from visionpeft.recipe.sections import WITHOUT_ADAPTER, Method, Recipe
 
 
 def build_method(section: Method) -> Any:
-    """The method instance a recipe's ``method`` section describes.
+    """The method instance that a recipe's ``method`` section describes.
 
     Raises:
         UserError: unknown method or option (near names shown), or a value the method refuses.
     """
-    from visionpeft.methods import methods
+    from visionpeft.methods import find, make, methods
 
-    known = methods()
-    if section.name not in known:
-        raise unknown("method", section.name, [*known, *WITHOUT_ADAPTER])
-    fields = {field.name for field in dataclasses.fields(known[section.name]) if field.init}
-    for key in section.options:
-        if key not in fields:
-            raise unknown(f"option of method {section.name!r}", key, fields)
     try:
-        return known[section.name](**{key: _frozen(value) for key, value in section.options.items()})
+        find(section.name)
+    except UnknownNameError:
+        raise unknown("method", section.name, [*methods(), *WITHOUT_ADAPTER]) from None
+    try:
+        return make(section.name, {key: _frozen(value) for key, value in section.options.items()})
     except UserError:
         raise
     except (TypeError, ValueError) as error:
@@ -33,18 +30,11 @@ def build_method(section: Method) -> Any:
 
 
 def check_methods(recipe: Recipe) -> None:
-    """Refuse a recipe (or one of its ``compare`` and ``sweep`` entries) whose method or options do not exist."""
-    from visionpeft.recipe.entries import entries
-
+    """Refuse a recipe of which an entry names a method or an option that does not exist."""
     for entry in entries(recipe):
         section = entry.recipe.method
         if section.adapts:
-            try:
-                build_method(section)
-            except UserError as error:
-                raise OptionError(
-                    f"entry {entry.label!r}: {error}" if recipe.compare or recipe.sweep else str(error)
-                ) from error
+            build_method(section)
         elif section.options:
             raise OptionError(f"method {section.name!r} has no options, found {', '.join(section.options)}")
 

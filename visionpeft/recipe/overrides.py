@@ -26,7 +26,7 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
 
 
 def set_path(data: dict[str, Any], path: str, value: Any) -> None:
-    """Set ``data[a][b][c] = value`` for the path ``a.b.c``; numbers index lists; missing sections are made."""
+    """Set ``data[a][b][c] = value`` for the path ``a.b.c``; numbers index lists."""
     *parents, last = path.split(".")
     place: Any = data
     for step in parents:

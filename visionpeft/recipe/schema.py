@@ -11,6 +11,13 @@ from pydantic import TypeAdapter
 from visionpeft.recipe.sections import WITHOUT_ADAPTER, Recipe
 
 
+_WRAPPED = {
+    "type": "object",
+    "properties": {"name": {"pattern": r"^dora\(.+\)$", "description": "DoRA over another additive method"}},
+    "required": ["name"],
+}
+
+
 def recipe_schema() -> dict[str, Any]:
     """Draft 2020-12 schema; ``method`` is one branch a registered method with its own options."""
     from visionpeft.methods import methods
@@ -18,6 +25,7 @@ def recipe_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     branches = [_branch(name, cls) for name, cls in sorted(methods().items())]
     branches += [_object(name, "the network itself, no adapter", {}) for name in WITHOUT_ADAPTER]
+    branches.append(_WRAPPED)
     schema["$defs"]["Method"] = {"title": "Method", "oneOf": branches}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 

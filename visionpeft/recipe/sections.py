@@ -1,7 +1,7 @@
 """The sections of a recipe: strict, frozen pydantic models.
 
-A recipe holds names and numbers only. Names are looked up in registries when the run starts; nothing in a recipe is
-imported or executed.
+A recipe holds names and numbers only. Names are looked up in registries when the run starts; nothing in a
+recipe is imported or executed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Task(Section):
     name: Literal["classify"] = "classify"
     label_smoothing: Fraction = 0.0
     mixup: Annotated[float, Field(ge=0, le=10)] = Field(
-        0.0, description="alpha of the Beta distribution; 0 = off"
+        default=0.0, description="alpha of the Beta distribution; 0 = off"
     )
 
 
@@ -44,13 +44,13 @@ class Backbone(Section):
 
     name: str = Field(description="for instance timm/vit_tiny_patch16_224")
     pretrained: bool | str = Field(
-        True,
-        description="true = the hub; 'package' = from a Python package; a path to .safetensors; false = random",
+        default=True,
+        description="true = hub; 'package' = from a Python package; a path to .safetensors; false = random",
     )
-    image_size: Count | None = Field(
-        None, description="pixels a side; default: what the weights were trained on"
+    image_size: Count | None = Field(default=None, description="pixels a side; default: as in pretraining")
+    options: dict[str, Plain | list[Plain]] = Field(
+        default={}, description="passed to the model's constructor"
     )
-    options: dict[str, Plain | list[Plain]] = Field({}, description="passed to the model's constructor")
 
 
 class Method(Section):
@@ -74,17 +74,15 @@ class Method(Section):
 class Norm(Section):
     """Normalisation layers of the frozen network."""
 
-    train: bool = Field(False, description="train their affine weights and update running statistics")
+    train: bool = Field(default=False, description="train their affine weights and update running statistics")
 
 
 class Data(Section):
     """Which images, how many of them, and how they are fed."""
 
     card: str = Field(description="a name from `visionpeft datasets`, or a path to a card")
-    shots: Count | None = Field(
-        None, description="training images a class; default: the whole training split"
-    )
-    val_shots: Count | None = Field(None, description="validation images a class; default: the card's split")
+    shots: Count | None = Field(default=None, description="training images a class; default: all")
+    val_shots: Count | None = Field(default=None, description="validation images a class; default: all")
     batch_size: Count = 32
     augment: Literal["standard", "none"] = "standard"
     workers: Annotated[int, Field(ge=0, le=256)] = 0
@@ -98,11 +96,11 @@ class Trainer(Section):
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.01
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    checkpoint_every: Count = Field(
-        100, description="steps between the checkpoints that --resume continues from"
+    checkpoint_every: Count = Field(default=100, description="steps between checkpoints for --resume")
+    evaluate_every: Count | None = Field(
+        default=None, description="steps between validations; default: ten in a run"
     )
-    evaluate_every: Count | None = Field(None, description="steps between validations; default: ten in a run")
-    channels_last: bool = Field(False, description="memory layout of images and convolutions")
+    channels_last: bool = Field(default=False, description="memory layout of images and convolutions")
 
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "16-true", "64-true"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
@@ -121,9 +119,7 @@ class Trainer(Section):
     @model_validator(mode="after")
     def _warmup_fits(self) -> Trainer:
         if self.warmup_steps >= self.max_steps:
-            raise ValueError(
-                f"warmup_steps {self.warmup_steps} must be smaller than max_steps {self.max_steps}"
-            )
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be below max_steps {self.max_steps}")
         return self
 
 
@@ -173,15 +169,15 @@ class Recipe(Section):
 
     name: FolderName = Field(description="name of the run folder")
     label: Label | None = Field(
-        None, description="how tables call the main entry; default: the method's name"
+        default=None, description="the main entry's name in tables; default: the method"
     )
     task: Task = Task()
     backbone: Backbone
     method: Method
     targets: list[str] = Field(
-        [], description="paths, path endings, roles, globs or re:…, see `visionpeft show`"
+        default=[], description="paths, path endings, roles, globs or re:…, see `visionpeft show`"
     )
-    train_also: list[str] = Field(["head"], description="modules trained whole beside the adapter")
+    train_also: list[str] = Field(default=["head"], description="modules trained whole beside the adapter")
     norm: Norm = Norm()
     data: Data
     trainer: Trainer = Trainer()
@@ -189,8 +185,8 @@ class Recipe(Section):
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)] = [0]
     compare: list[Compare] = []
     sweep: dict[str, Annotated[list[Plain], Field(min_length=1)]] = Field(
-        {},
-        description="key path → values; each becomes an entry, for instance method.rank: [4, 8, 16]",
+        default={},
+        description="a key path and its values, as method.rank: [4, 8]",
         max_length=1,
     )
     baselines: list[Literal["nearest_centroid"]] = []
@@ -199,9 +195,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.method.adapts and not self.targets:
-            raise ValueError(
-                f"targets: method {self.method.name!r} needs at least one, for instance [linear, conv]"
-            )
+            raise ValueError(f"targets: {self.method.name!r} needs at least one, for instance [linear, conv]")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} names one seed twice")
         return self

@@ -51,7 +51,7 @@ def parse(text: str, origin: str) -> Any:
         OptionError: the text is not YAML; the message names ``origin``, line and column.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with fewer conversions
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader, with fewer conversions
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
