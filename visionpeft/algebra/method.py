@@ -40,7 +40,11 @@ class Options:
 
     def check_count(self, option: str) -> None:
         value = getattr(self, option)
-        self.check(isinstance(value, int) and not isinstance(value, bool) and value >= 1, option, "a whole number ≥ 1")
+        self.check(
+            isinstance(value, int) and not isinstance(value, bool) and value >= 1,
+            option,
+            "a whole number ≥ 1",
+        )
 
     def options(self) -> dict[str, Any]:
         """The fields as plain values, for files."""

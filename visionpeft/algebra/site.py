@@ -191,6 +191,14 @@ class Site:
             return self.bank(x, inp)
         return _pointwise(x, inp.repeat(self.groups, 1) if self.groups > 1 else inp, self.conv)
 
+    def fold(self, x: Tensor, parts: int) -> Tensor:
+        """Sum ``parts`` equal chunks of the input channels (of each group)."""
+        if self.kind == "embedding":
+            return x % (self.inp // parts)
+        dim = self.channel_dim % x.dim()
+        chunks = x.unflatten(dim, (self.groups, parts, self.inp // parts))
+        return chunks.sum(dim + 1).flatten(dim, dim + 1)
+
     def along(self, responses: Tensor, taps: Tensor, axis: int) -> Tensor:
         """Filter each of ``R`` responses along one kernel axis with ``taps: (R, kernel[axis])``."""
         assert self.conv is not None
@@ -210,7 +218,9 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: ConvGeometry) -
 def _pointwise(x: Tensor, weight: Tensor, g: ConvGeometry) -> Tensor:
     """A 1×1 convolution with ``weight: (out, in/groups)``."""
     ones, zeros = (1,) * g.axes, (0,) * g.axes
-    return torch.convolution(x, weight[(...,) + (None,) * g.axes], None, ones, zeros, ones, False, zeros, g.groups)
+    return torch.convolution(
+        x, weight[(...,) + (None,) * g.axes], None, ones, zeros, ones, False, zeros, g.groups
+    )
 
 
 def _swap_grouped(weight: Tensor, groups: int) -> Tensor:
@@ -218,4 +228,8 @@ def _swap_grouped(weight: Tensor, groups: int) -> Tensor:
     if groups == 1:
         return weight.transpose(0, 1)
     a, b = weight.shape[0] // groups, weight.shape[1]
-    return weight.reshape(groups, a, b, *weight.shape[2:]).transpose(1, 2).reshape(groups * b, a, *weight.shape[2:])
+    return (
+        weight.reshape(groups, a, b, *weight.shape[2:])
+        .transpose(1, 2)
+        .reshape(groups * b, a, *weight.shape[2:])
+    )
