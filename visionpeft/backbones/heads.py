@@ -1,0 +1,43 @@
+"""The classifier of a network, and the features in front of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from visionpeft.errors import TargetError
+
+
+def head_of(model: nn.Module) -> tuple[str, nn.Module]:
+    """Path and module of the classifier: the one timm declares, else the last Linear layer.
+
+    Raises:
+        TargetError: the model has no classifier (``num_classes=0``, or no Linear layer at all).
+    """
+    modules = dict(model.named_modules())
+    path = _declared(model) or next((n for n in reversed(modules) if isinstance(modules[n], nn.Linear)), "")
+    head = modules.get(path)
+    if not path or head is None or isinstance(head, nn.Identity):
+        raise TargetError(
+            f"{type(model).__name__} has no classifier; load it with num_classes=<number of classes>"
+        )
+    return path, head
+
+
+def features_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What the classifier sees, ``(B, features)``, for ``images (B, C, H, W)``."""
+    if hasattr(model, "forward_features") and hasattr(model, "forward_head"):
+        return model.forward_head(model.forward_features(images), pre_logits=True)  # pyright: ignore
+    seen: list[torch.Tensor] = []
+    handle = head_of(model)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        model(images)
+    finally:
+        handle.remove()
+    return seen[-1]
+
+
+def _declared(model: nn.Module) -> str:
+    """The classifier's path by timm's configuration; of two heads (distillation) the first."""
+    declared = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ""
+    return declared if isinstance(declared, str) else declared[0]

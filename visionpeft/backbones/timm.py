@@ -1,0 +1,123 @@
+"""Any model of timm, with weights of the hub, of a package, of a source recipe or of a local file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from visionpeft.backbones.efficientnet_package import MODEL, PACKAGE, package_state
+from visionpeft.backbones.heads import head_of
+from visionpeft.backbones.spec import Backbone, InputSpec
+from visionpeft.backbones.weights import State, check_finite, fit, read_state, source_path
+from visionpeft.errors import OptionError, TargetError, UserError, unknown
+
+
+def load(
+    name: str,
+    *,
+    pretrained: bool | str,
+    num_classes: int | None,
+    image_size: int | None,
+    device: str,
+    options: dict[str, Any],
+) -> Backbone:
+    """See :func:`visionpeft.backbones.load`; ``options`` go to ``timm.create_model``."""
+    _check_name(name, pretrained)
+    state, origin = (None, "") if isinstance(pretrained, bool) else _state(pretrained)
+    if num_classes is None and state is not None:
+        num_classes = _classes_in(name, state)
+    chosen = {} if num_classes is None else {"num_classes": num_classes}
+    if image_size is not None and _has_fixed_size(name):
+        chosen["img_size"] = image_size
+    model = _create(name, pretrained is True, device, {**chosen, **options})
+    if state is not None:
+        note = fit(model, state, origin, _head_path(model), _adjuster(model))
+    else:
+        check_finite(model.state_dict(), f"the weights of timm/{name}")
+        note = f"weights of {_tag(model)} from the hub" if pretrained else "random weights"
+    spec = _input(model.pretrained_cfg, image_size, options.get("in_chans"))
+
+    def example() -> torch.Tensor:
+        return torch.zeros(1, spec.channels, spec.size, spec.size, device=device)
+
+    return Backbone(model, spec, (note,), example)
+
+
+def _check_name(name: str, pretrained: bool | str) -> None:
+    if ":" not in name and not timm.is_model(name):  # "hf-hub:…" and "local-dir:…" are resolved by timm
+        raise unknown("timm model", name, timm.list_models())
+    if pretrained == "package" and name.split(".")[0] != MODEL:
+        raise OptionError(
+            f"pretrained 'package' exists for timm/{MODEL} only (from {PACKAGE}), not for timm/{name}"
+        )
+
+
+def _state(pretrained: str) -> tuple[State, str]:
+    if pretrained == "package":
+        return package_state(), f"the PyPI package {PACKAGE}"
+    path = source_path(pretrained)
+    return read_state(path), str(path)
+
+
+def _create(name: str, from_hub: bool, device: str, options: dict[str, Any]) -> nn.Module:
+    try:
+        with torch.device(device):
+            return timm.create_model(name, pretrained=from_hub, **options)
+    except TypeError as error:
+        raise OptionError(
+            f"timm/{name} does not accept these options ({', '.join(options)}): {error}"
+        ) from error
+    except (AssertionError, ValueError) as error:
+        raise OptionError(f"timm/{name} cannot be built with {options}: {error}") from error
+    except (OSError, RuntimeError) as error:
+        if not from_hub and not name.startswith("hf-hub:"):
+            raise
+        raise UserError(
+            f"the weights of timm/{name} could not be fetched from the hub: {error}. Without internet give "
+            "pretrained a local file, 'run:<name>' or, for tf_efficientnet_lite0, 'package'"
+        ) from error
+
+
+def _has_fixed_size(name: str) -> bool:
+    config = None if ":" in name else timm.get_pretrained_cfg(name)
+    return bool(config is not None and config.fixed_input_size)
+
+
+def _classes_in(name: str, state: State) -> int | None:
+    """Outputs of the classifier in a file, so that it loads whole."""
+    config = None if ":" in name else timm.get_pretrained_cfg(name)
+    path = "" if config is None else config.classifier
+    weight = state.get(f"{path if isinstance(path, str) else path[0]}.weight")
+    return None if weight is None else len(weight)
+
+
+def _head_path(model: nn.Module) -> str:
+    try:
+        return head_of(model)[0]
+    except TargetError:
+        return ""
+
+
+def _adjuster(model: nn.Module) -> Callable[[State], State] | None:
+    """timm's own converter of foreign or older checkpoints; also resamples position tables to another size."""
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    return None if convert is None else lambda state: convert(state, model)
+
+
+def _tag(model: nn.Module) -> str:
+    config = model.pretrained_cfg
+    return f"{config['architecture']}.{config['tag']}" if config.get("tag") else str(config["architecture"])
+
+
+def _input(config: dict[str, Any], image_size: int | None, in_chans: int | None) -> InputSpec:
+    channels = in_chans or config["input_size"][0]
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    if channels != len(mean):
+        mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
+    interpolation = "bilinear" if config.get("interpolation") == "bilinear" else "bicubic"
+    return InputSpec(image_size or config["input_size"][-1], channels, mean, std, interpolation)

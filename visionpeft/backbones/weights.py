@@ -1,0 +1,133 @@
+"""Weights files: read without executing code, checked, and fitted to a model or refused with a reason."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from visionpeft.errors import AdapterFileError, did_you_mean
+from visionpeft.files import cache_dir
+
+State = dict[str, torch.Tensor]
+_WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training scripts put the weights
+
+
+def source_path(pretrained: str) -> Path:
+    """The file of ``run:<name>`` (what a recipe ``pretrain/<name>`` has trained) or of a plain path.
+
+    Raises:
+        AdapterFileError: there is no such file; for ``run:`` the message names the command that makes it.
+    """
+    if not pretrained.startswith("run:"):
+        path = Path(pretrained).expanduser()
+        if not path.is_file():
+            raise AdapterFileError(f"there is no weights file {path}")
+        return path
+    name = pretrained.removeprefix("run:")
+    sources = cache_dir() / "sources"
+    path = sources / name / "model.safetensors"
+    if not path.is_file():
+        made = [folder.name for folder in sources.glob("*") if (folder / "model.safetensors").is_file()]
+        near = did_you_mean(name, made)
+        raise AdapterFileError(
+            f"the source model {name!r} has not been trained here ({path} is missing).{near} "
+            f"Train it once with: visionpeft run recipes/pretrain/{name}.yaml"
+        )
+    return path
+
+
+def read_state(path: Path) -> State:
+    """Read a ``.safetensors`` file or a state dict saved by ``torch.save``.
+
+    Raises:
+        AdapterFileError: the file is truncated, not a weights file, or a pickle that holds more than tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise AdapterFileError(
+            f"{path} is a pickle with more than tensors in it; loading it could run foreign code. "
+            "Save the bare state dict, best as .safetensors"
+        ) from error
+    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
+        raise AdapterFileError(f"{path} is truncated or no weights file: {error}") from error
+    return _bare(content, path)
+
+
+def _bare(content: object, path: Path) -> State:
+    """Take the state dict out of the wrappings of training scripts."""
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
+        raise AdapterFileError(f"{path} holds no state dict (names with tensors)")
+    if content and all(key.startswith("module.") for key in content):  # saved from DataParallel
+        return {key.removeprefix("module."): value for key, value in content.items()}
+    return dict(content)
+
+
+def check_finite(state: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Raise AdapterFileError naming the first tensor that holds NaN or infinity."""
+    for key, value in state.items():
+        if value.is_floating_point() and not value.is_meta and not torch.isfinite(value).all():
+            bad = int((~torch.isfinite(value)).sum())
+            raise AdapterFileError(f"{origin}: {key} holds {bad} value(s) that are NaN or infinite")
+
+
+def fit(
+    model: nn.Module,
+    state: State,
+    origin: str,
+    head: str = "",
+    adjust: Callable[[State], State] | None = None,
+) -> str:
+    """Load ``state`` into ``model``: every tensor must find its place, but for a classifier of another size.
+
+    Args:
+        head: path of the classifier; left at its random start if the file's has another number of outputs.
+        adjust: called once if the file does not fit as it is (renames keys, resamples position tables).
+
+    Returns:
+        A note that says what was loaded and what was not.
+
+    Raises:
+        AdapterFileError: the file is of another architecture, or a tensor holds NaN.
+    """
+    check_finite(state, origin)
+    complaint, dropped = _complaint(model, state, head)
+    if complaint and adjust is not None:
+        state = adjust(state)
+        complaint, dropped = _complaint(model, state, head)
+    if complaint:
+        raise AdapterFileError(f"{origin} does not fit {type(model).__name__}: {complaint}")
+    kept = {key: value for key, value in state.items() if key not in dropped}
+    model.load_state_dict(kept, strict=False)
+    note = f"{len(kept)} of {len(model.state_dict())} tensors loaded from {origin}"
+    return f"{note}; not loaded: {', '.join(dropped)} (new classifier)" if dropped else note
+
+
+def _complaint(model: nn.Module, state: State, head: str) -> tuple[str, list[str]]:
+    """Why ``state`` does not fit (empty: it does), and the classifier's tensors that must be left out."""
+    own = model.state_dict()
+    of_head = [key for key in own if head and key.startswith(f"{head}.")]
+    changed = [key for key in own if key in state and state[key].shape != own[key].shape]
+    dropped = of_head if any(key in of_head for key in changed) else []
+    reasons = []
+    if missing := [key for key in own if key not in state and key not in dropped]:
+        reasons.append(f"{len(missing)} of {len(own)} tensors are missing, such as {missing[0]}")
+    if extra := [key for key in state if key not in own and key not in dropped]:
+        reasons.append(f"{len(extra)} are not part of it, such as {extra[0]}")
+    if shapes := [key for key in changed if key not in dropped]:
+        key = shapes[0]
+        reasons.append(f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}")
+    return "; ".join(reasons), dropped

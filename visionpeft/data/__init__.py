@@ -1,0 +1,1 @@
+"""Data sets: cards that say where they come from, tables of images, fixed splits and Lightning data modules."""

@@ -1,0 +1,140 @@
+"""The Lightning data module of image classification: card, fixed splits, few shots, resumable augmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning
+import numpy as np
+from torch.utils.data import DataLoader
+
+from visionpeft.backbones.spec import InputSpec
+from visionpeft.data.cards import Card, load_card
+from visionpeft.data.loaders import Batch, ImageBatches, Schedule, TrainLoader, in_order
+from visionpeft.data.open import open_card
+from visionpeft.data.splits import Split, few_shot
+from visionpeft.data.tables import ImageTable
+from visionpeft.errors import OptionError, StateError, did_you_mean
+
+AUGMENTATIONS = ("standard", "none")
+TEST_SEED = 0  # the test images never depend on a run's seed
+
+
+class ClassificationData(lightning.LightningDataModule):
+    """Batches ``(images (B, C, S, S) float32, labels (B,) int64)`` of a data set.
+
+    Args:
+        card: a card, its name in ``datasets/``, or the path of a YAML file.
+        shots: training images a class; ``None`` takes the whole train split.
+        seed: chooses the shots, the order and the augmentation.
+        batch_size: images a step; the trainer's last incomplete batch of an epoch is dropped.
+        image_size: pixels of a side; default the size of ``input``.
+        input: what the backbone expects (channels, mean, std, interpolation).
+        augment: ``"standard"`` follows the card's ``augment`` rule, ``"none"`` leaves images as they are.
+        workers: processes that prepare batches; 0 prepares them in the training process.
+        val_shots, test_shots: images a class of the val and the test split; ``None`` takes all.
+            The test images do not depend on ``seed``.
+        cache: folder for fetched files; default the user's cache folder.
+
+    Raises:
+        OptionError: a number is out of range or ``augment`` is unknown.
+        DataError: see :func:`visionpeft.data.open.open_card` and :func:`visionpeft.data.splits.few_shot`.
+    """
+
+    def __init__(
+        self,
+        card: Card | str | Path,
+        shots: int | None = None,
+        seed: int = 0,
+        batch_size: int = 32,
+        image_size: int | None = None,
+        input: InputSpec | None = None,
+        augment: str = "standard",
+        workers: int = 0,
+        val_shots: int | None = None,
+        test_shots: int | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        super().__init__()
+        _check(seed=seed, workers=workers, batch_size=batch_size, image_size=image_size)
+        if augment not in AUGMENTATIONS:
+            raise OptionError(f"unknown augmentation {augment!r}.{did_you_mean(augment, AUGMENTATIONS)}")
+        self.card = card if isinstance(card, Card) else load_card(card)
+        self.input = input or InputSpec(size=image_size or 224)
+        self.image_size = image_size or self.input.size
+        self.seed, self.batch_size, self.workers, self.cache = seed, batch_size, workers, cache
+        self.rule = self.card.augment if augment == "standard" else None
+        self._shots = {"train": shots, "val": val_shots, "test": test_shots}
+        self._table: ImageTable | None = None
+        self._split: Split | None = None
+
+    @property
+    def table(self) -> ImageTable:
+        """All images of the data set (after ``setup``)."""
+        if self._table is None:
+            raise StateError("the data is not open yet: call setup() first")
+        return self._table
+
+    @property
+    def split(self) -> Split:
+        """The images this run trains, tunes and tests on; save it with ``save_split``."""
+        if self._split is None:
+            raise StateError("the data is not open yet: call setup() first")
+        return self._split
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+        return self.table.classes
+
+    def prepare_data(self) -> None:
+        """Fetch what is missing (Lightning calls this in one process a machine)."""
+        self.setup()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the data set and draw the shots; the same for every ``stage``, and done once."""
+        if self._table is not None:
+            return
+        table = open_card(self.card, self.cache)
+        chosen = {part: tuple(self._draw(table, part).tolist()) for part in self._shots}
+        self._split = Split(card=self.card.name, seed=self.seed, shots=self._shots["train"], **chosen)
+        self._table = table
+
+    def _draw(self, table: ImageTable, part: str) -> np.ndarray:
+        shots, pool = self._shots[part], table.indices(part)
+        if shots is None:
+            return pool
+        seed = TEST_SEED if part == "test" else self.seed
+        return few_shot(table.labels, shots, seed, within=pool, classes=table.classes)
+
+    def train_dataloader(self) -> TrainLoader:
+        """Shuffled and augmented; has ``state_dict`` and resumes in the middle of an epoch."""
+        schedule = Schedule(np.array(self.split.train), self.batch_size, self.seed)
+        return TrainLoader(self._batches(augmented=True), schedule, self.workers)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self.ordered("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self.ordered("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return self.ordered("test")
+
+    def ordered(self, part: str, augmented: bool = False) -> DataLoader[Batch]:
+        """The images of a part (``"train"``, ``"val"``, ``"test"``) of the split, once each, in a fixed order."""
+        indices = np.array(getattr(self.split, part))
+        return in_order(self._batches(augmented), indices, self.batch_size, self.workers)
+
+    def _batches(self, augmented: bool) -> ImageBatches:
+        return ImageBatches(
+            self.table, self.image_size, self.input, self.seed, self.rule if augmented else None
+        )
+
+
+def _check(*, seed: int, workers: int, batch_size: int, image_size: int | None) -> None:
+    for key, value, least in (("seed", seed, 0), ("workers", workers, 0), ("batch_size", batch_size, 1)):
+        if value < least:
+            raise OptionError(f"{key} is {value}; it must be at least {least}")
+    if image_size is not None and image_size < 8:
+        raise OptionError(f"image_size is {image_size}; it must be at least 8 pixels")

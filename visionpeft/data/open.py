@@ -1,0 +1,54 @@
+"""From a card to a table of images: stage the files, read them, split them, check the split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from visionpeft.data.cards import Card, load_card
+from visionpeft.data.fetch import stage
+from visionpeft.data.readers import Raw, read
+from visionpeft.data.splits import divide, require_classes, split_digest
+from visionpeft.data.tables import ImageTable
+from visionpeft.errors import DataError
+
+
+def open_card(card: Card | str | Path, cache: Path | None = None) -> ImageTable:
+    """Fetch (once), read and split a data set.
+
+    Args:
+        card: a card, its name, or the path of its YAML file.
+        cache: where fetched files are kept; default :func:`visionpeft.files.cache_dir`.
+
+    Raises:
+        DataError: no source could be reached, a file is damaged, a class is empty, or the split is not the one
+            the card pins.
+    """
+    card = card if isinstance(card, Card) else load_card(card)
+    return split_table(card, read(card, stage(card, cache)))
+
+
+def split_table(card: Card, raw: Raw) -> ImageTable:
+    """Apply the card's split rule to what was read, and verify the pinned hash."""
+    require_classes(raw.labels, raw.classes)
+    parts = _parts(card, raw)
+    if card.split.sha256 and (found := split_digest(raw.keys, raw.labels, parts)) != card.split.sha256:
+        raise DataError(
+            f"data set {card.name!r}: the split has sha256 {found}, but the card pins {card.split.sha256}; "
+            "figures would not be comparable"
+        )
+    return ImageTable(raw.images, raw.labels, raw.classes, parts, raw.keys)
+
+
+def _parts(card: Card, raw: Raw) -> np.ndarray:
+    rule = card.split
+    if rule.test != "official":
+        return divide(raw.keys, raw.labels, raw.classes, test=rule.test, val=rule.val, seed=rule.seed)
+    if raw.official_test is None:
+        raise DataError(f"data set {card.name!r} has no official test split: give 'split.test' as a share")
+    rest = np.flatnonzero(~raw.official_test)
+    parts = np.full(len(raw.labels), "test", dtype="<U5")
+    keys = [raw.keys[i] for i in rest]
+    parts[rest] = divide(keys, raw.labels[rest], raw.classes, test=0, val=rule.val, seed=rule.seed)
+    return parts
