@@ -1,7 +1,7 @@
 """Places the top-level data folders inside the wheel, where ``visionpeft.files.resource`` looks first.
 
-An editable install gets none of them: a copy in site-packages would go stale, and hatch's own ``force-include`` makes
-one there.
+An editable install gets none of them: a copy in site-packages would go stale and hide the checkout, and
+hatch's own ``force-include`` makes one there.
 """
 
 from __future__ import annotations
