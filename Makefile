@@ -28,10 +28,11 @@ test: $(VENV)/.dev ## run every test
 fast: $(VENV)/.dev ## run the tests that are not marked slow
 	$(BIN)/pytest $(PYTEST) -m "not slow"
 
-lint: $(VENV)/.dev ## check style, formatting and types
+lint: $(VENV)/.dev ## check style, formatting, types and the images
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
+	$(BIN)/hadolint docker/Dockerfile.*
 
 format: $(VENV)/.dev ## mend style and formatting
 	$(BIN)/ruff check --fix
