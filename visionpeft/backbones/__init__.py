@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from torch import nn
-
 from visionpeft.backbones.heads import features_of, head_of
-from visionpeft.backbones.spec import Backbone, InputSpec
+from visionpeft.backbones.spec import Backbone, InputSpec, Request
 from visionpeft.errors import OptionError, UserError, unknown
 
 __all__ = ["Backbone", "InputSpec", "families", "features_of", "head_of", "load"]
@@ -53,15 +51,7 @@ def load(
         raise unknown("backbone family", family, _FAMILIES)
     if device == "meta" and pretrained is not False:
         raise OptionError("device 'meta' holds no weights: give pretrained=False with it")
-    room = _import(family)
-    return room.load(
-        model,
-        pretrained=pretrained,
-        num_classes=num_classes,
-        image_size=image_size,
-        device=device,
-        options=options,
-    )
+    return _import(family).load(Request(model, pretrained, num_classes, image_size, device, options))
 
 
 def _import(family: str) -> Any:
@@ -71,11 +61,4 @@ def _import(family: str) -> Any:
         if (error.name or "").startswith("visionpeft"):
             raise
         package = _FAMILIES[family]
-        raise UserError(
-            f"backbones of {family!r} need the package {package}: pip install {package}"
-        ) from error
-
-
-def frozen(model: nn.Module) -> nn.Module:
-    """Switch off the gradients of all parameters; returns ``model``."""
-    return model.requires_grad_(False)
+        raise UserError(f"backbones of {family!r} need the package {package}: pip install {package}") from error

@@ -18,9 +18,7 @@ def head_of(model: nn.Module) -> tuple[str, nn.Module]:
     path = _declared(model) or next((n for n in reversed(modules) if isinstance(modules[n], nn.Linear)), "")
     head = modules.get(path)
     if not path or head is None or isinstance(head, nn.Identity):
-        raise TargetError(
-            f"{type(model).__name__} has no classifier; load it with num_classes=<number of classes>"
-        )
+        raise TargetError(f"{type(model).__name__} has no classifier; load it with num_classes=<number of classes>")
     return path, head
 
 

@@ -43,3 +43,15 @@ class Backbone:
     input: InputSpec
     notes: tuple[str, ...]
     example_input: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of :func:`visionpeft.backbones.load`, as a family's room gets them; ``name`` without family."""
+
+    name: str
+    pretrained: bool | str
+    num_classes: int | None
+    image_size: int | None
+    device: str
+    options: dict[str, Any]

@@ -10,40 +10,29 @@ import timm
 import torch
 from torch import nn
 
+from visionpeft.backbones.build import build, offline
 from visionpeft.backbones.efficientnet_package import MODEL, PACKAGE, package_state
 from visionpeft.backbones.heads import head_of
-from visionpeft.backbones.spec import Backbone, InputSpec
+from visionpeft.backbones.spec import Backbone, InputSpec, Request
 from visionpeft.backbones.weights import State, check_finite, fit, read_state, source_path
-from visionpeft.errors import OptionError, TargetError, UserError, unknown
+from visionpeft.errors import OptionError, TargetError, unknown
 
 
-def load(
-    name: str,
-    *,
-    pretrained: bool | str,
-    num_classes: int | None,
-    image_size: int | None,
-    device: str,
-    options: dict[str, Any],
-) -> Backbone:
-    """See :func:`visionpeft.backbones.load`; ``options`` go to ``timm.create_model``."""
+def load(request: Request) -> Backbone:
+    """See :func:`visionpeft.backbones.load`; the options go to ``timm.create_model``."""
+    name, pretrained = request.name, request.pretrained
     _check_name(name, pretrained)
     state, origin = (None, "") if isinstance(pretrained, bool) else _state(pretrained)
-    if num_classes is None and state is not None:
-        num_classes = _classes_in(name, state)
-    chosen = {} if num_classes is None else {"num_classes": num_classes}
-    if image_size is not None and _has_fixed_size(name):
-        chosen["img_size"] = image_size
-    model = _create(name, pretrained is True, device, {**chosen, **options})
+    model = _create(request, _shape_options(request, state))
     if state is not None:
         note = fit(model, state, origin, _head_path(model), _adjuster(model))
     else:
         check_finite(model.state_dict(), f"the weights of timm/{name}")
         note = f"weights of {_tag(model)} from the hub" if pretrained else "random weights"
-    spec = _input(model.pretrained_cfg, image_size, options.get("in_chans"))
+    spec = _input(model.pretrained_cfg, request.image_size, request.options.get("in_chans"))
 
     def example() -> torch.Tensor:
-        return torch.zeros(1, spec.channels, spec.size, spec.size, device=device)
+        return torch.zeros(1, spec.channels, spec.size, spec.size, device=request.device)
 
     return Backbone(model, spec, (note,), example)
 
@@ -52,9 +41,7 @@ def _check_name(name: str, pretrained: bool | str) -> None:
     if ":" not in name and not timm.is_model(name):  # "hf-hub:…" and "local-dir:…" are resolved by timm
         raise unknown("timm model", name, timm.list_models())
     if pretrained == "package" and name.split(".")[0] != MODEL:
-        raise OptionError(
-            f"pretrained 'package' exists for timm/{MODEL} only (from {PACKAGE}), not for timm/{name}"
-        )
+        raise OptionError(f"pretrained 'package' exists for timm/{MODEL} only (from {PACKAGE}), not for timm/{name}")
 
 
 def _state(pretrained: str) -> tuple[State, str]:
@@ -64,23 +51,28 @@ def _state(pretrained: str) -> tuple[State, str]:
     return read_state(path), str(path)
 
 
-def _create(name: str, from_hub: bool, device: str, options: dict[str, Any]) -> nn.Module:
+def _shape_options(request: Request, state: State | None) -> dict[str, Any]:
+    """Number of classes (by default that of the weights' file) and image size, where the model depends on them."""
+    shape: dict[str, Any] = {}
+    classes = request.num_classes
+    if classes is None and state is not None:
+        classes = _classes_in(request.name, state)
+    if classes is not None:
+        shape["num_classes"] = classes
+    if request.image_size is not None and _has_fixed_size(request.name):
+        shape["img_size"] = request.image_size
+    return shape
+
+
+def _create(request: Request, shape: dict[str, Any]) -> nn.Module:
+    name, from_hub = request.name, request.pretrained is True
+    options = {**shape, **request.options}
     try:
-        with torch.device(device):
-            return timm.create_model(name, pretrained=from_hub, **options)
-    except TypeError as error:
-        raise OptionError(
-            f"timm/{name} does not accept these options ({', '.join(options)}): {error}"
-        ) from error
-    except (AssertionError, ValueError) as error:
-        raise OptionError(f"timm/{name} cannot be built with {options}: {error}") from error
+        return build(f"timm/{name}", timm.create_model, request.device, name, pretrained=from_hub, **options)
     except (OSError, RuntimeError) as error:
         if not from_hub and not name.startswith("hf-hub:"):
             raise
-        raise UserError(
-            f"the weights of timm/{name} could not be fetched from the hub: {error}. Without internet give "
-            "pretrained a local file, 'run:<name>' or, for tf_efficientnet_lite0, 'package'"
-        ) from error
+        raise offline(f"timm/{name}", error) from error
 
 
 def _has_fixed_size(name: str) -> bool:

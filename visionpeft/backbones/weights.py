@@ -67,9 +67,7 @@ def _bare(content: object, path: Path) -> State:
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(value, torch.Tensor) for value in content.values()
-    ):
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise AdapterFileError(f"{path} holds no state dict (names with tensors)")
     if content and all(key.startswith("module.") for key in content):  # saved from DataParallel
         return {key.removeprefix("module."): value for key, value in content.items()}

@@ -26,9 +26,7 @@ def to_batch(pictures: Sequence[np.ndarray], size: int, spec: InputSpec) -> torc
     if len({picture.shape for picture in pictures}) == 1:
         return _square(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), size, spec.interpolation)
     singles = [torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] for picture in pictures]
-    return torch.cat(
-        [_channels(_square(single, size, spec.interpolation), spec.channels) for single in singles]
-    )
+    return torch.cat([_channels(_square(single, size, spec.interpolation), spec.channels) for single in singles])
 
 
 def normalise(batch: torch.Tensor, spec: InputSpec) -> torch.Tensor:
@@ -37,9 +35,7 @@ def normalise(batch: torch.Tensor, spec: InputSpec) -> torch.Tensor:
     return (_channels(batch, spec.channels) - mean) / std
 
 
-def augment(
-    batch: torch.Tensor, rule: AugmentRule, seed: int, draws: Sequence[tuple[int, int]]
-) -> torch.Tensor:
+def augment(batch: torch.Tensor, rule: AugmentRule, seed: int, draws: Sequence[tuple[int, int]]) -> torch.Tensor:
     """Rotate, scale, shift, mirror and relight a batch ``(B, C, S, S)`` in 0 … 1.
 
     ``draws`` holds ``(epoch, index)`` of each image.

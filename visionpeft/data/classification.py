@@ -127,9 +127,7 @@ class ClassificationData(lightning.LightningDataModule):
         return in_order(self._batches(augmented), indices, self.batch_size, self.workers)
 
     def _batches(self, augmented: bool) -> ImageBatches:
-        return ImageBatches(
-            self.table, self.image_size, self.input, self.seed, self.rule if augmented else None
-        )
+        return ImageBatches(self.table, self.image_size, self.input, self.seed, self.rule if augmented else None)
 
 
 def _check(*, seed: int, workers: int, batch_size: int, image_size: int | None) -> None:

@@ -23,9 +23,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]  # images (B, C, S, S) float32, labels
 class ImageBatches(Dataset[Batch]):
     """Whole batches of a table by lists of :data:`Draw`; with a ``rule``, augmented."""
 
-    def __init__(
-        self, table: ImageTable, size: int, spec: InputSpec, seed: int, rule: AugmentRule | None = None
-    ):
+    def __init__(self, table: ImageTable, size: int, spec: InputSpec, seed: int, rule: AugmentRule | None = None):
         self.table, self.size, self.spec, self.seed, self.rule = table, size, spec, seed, rule
 
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
@@ -102,9 +100,7 @@ class TrainLoader:
         self.schedule.epoch, self.schedule.batch = state["epoch"], state["batch"]
 
 
-def in_order(
-    batches: ImageBatches, indices: np.ndarray, batch_size: int, workers: int = 0
-) -> DataLoader[Batch]:
+def in_order(batches: ImageBatches, indices: np.ndarray, batch_size: int, workers: int = 0) -> DataLoader[Batch]:
     """Every image of ``indices`` once, in ascending order; augmented as in epoch 0 if ``batches`` has a rule."""
     draws = [(0, int(index)) for index in indices]
     parts = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]

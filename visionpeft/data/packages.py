@@ -52,9 +52,7 @@ def fetch_apt(source: AptSource, target: Path) -> None:
         verify(archive, source.sha256)
         plain = Path(folder) / "content.tar"
         with open(plain, "wb") as file:
-            subprocess.run(
-                ["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=file, check=True, timeout=TIMEOUT
-            )
+            subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=file, check=True, timeout=TIMEOUT)
         with tarfile.open(plain) as content:
             found = extract_tar(content, target, source.path, source.keep)
     _found_some(found, source)

@@ -49,9 +49,7 @@ def content(card: Card, folder: Path, name: str) -> bytes:
         raise DataError(f"data set {card.name!r}: cannot read {name} in {folder}: {error}") from error
     digest = hashlib.sha256(found).hexdigest()
     if digest != card.files.get(name, digest):
-        raise DataError(
-            f"data set {card.name!r}: {name} in {folder} has sha256 {digest}, not {card.files[name]}"
-        )
+        raise DataError(f"data set {card.name!r}: {name} in {folder} has sha256 {digest}, not {card.files[name]}")
     return found
 
 
@@ -62,9 +60,7 @@ def _csv(card: Card, folder: Path) -> Raw:
     try:
         rows = np.fromstring(text, sep=",", dtype=np.float32).reshape(-1, height * width + 1)
     except ValueError as error:
-        raise DataError(
-            f"{card.reader.file}: not rows of {height}×{width} pixels and a label: {error}"
-        ) from error
+        raise DataError(f"{card.reader.file}: not rows of {height}×{width} pixels and a label: {error}") from error
     pixels = np.round(rows[:, :-1] * (255 / card.reader.maximum)).astype(np.uint8)
     labels = rows[:, -1].astype(np.int64)
     return Raw(pixels.reshape(-1, height, width), labels, card.classes, _numbered(len(labels)))
@@ -90,9 +86,7 @@ def _idx_array(data: bytes, part: str) -> np.ndarray:
     shape = np.frombuffer(data, ">i4", axes, offset=4)
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * axes)
     if values.size != int(shape.prod()):
-        raise DataError(
-            f"the {part} idx file holds {values.size} bytes, but its header says {shape.tolist()}"
-        )
+        raise DataError(f"the {part} idx file holds {values.size} bytes, but its header says {shape.tolist()}")
     return values.reshape(shape)
 
 
@@ -120,17 +114,10 @@ def _emoji(card: Card, folder: Path) -> Raw:
 def _folder(card: Card, folder: Path) -> Raw:
     official = (folder / "train").is_dir() and (folder / "test").is_dir()
     roots = [folder / "train", folder / "test"] if official else [folder]
-    found = {
-        path.name
-        for root in roots
-        for path in root.iterdir()
-        if path.is_dir() and not path.name.startswith(".")
-    }
+    found = {path.name for root in roots for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
     classes = card.classes or tuple(sorted(found))
     if strangers := found - set(classes):
-        raise DataError(
-            f"{folder}: the folder {min(strangers)!r} is no class of the card ({', '.join(classes)})"
-        )
+        raise DataError(f"{folder}: the folder {min(strangers)!r} is no class of the card ({', '.join(classes)})")
     paths, labels = [], []
     for label, name in enumerate(classes):
         for root in roots:

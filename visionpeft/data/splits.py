@@ -82,9 +82,7 @@ def few_shot(
     for label, name in enumerate(names):
         members = pool[labels[pool] == label]
         if len(members) < shots:
-            raise DataError(
-                f"class {name!r} has {len(members)} image(s), fewer than the {shots} shots asked for"
-            )
+            raise DataError(f"class {name!r} has {len(members)} image(s), fewer than the {shots} shots asked for")
         chosen.append(members[hashed_order(members, seed)[:shots]])
     return np.sort(np.concatenate(chosen))
 
@@ -95,9 +93,7 @@ def require_classes(labels: np.ndarray, classes: Sequence[str]) -> None:
     if len(labels) < 2:
         raise DataError(f"a classifier needs images of two classes; found {len(labels)} image(s)")
     if np.count_nonzero(counts) < 2:
-        raise DataError(
-            f"all {len(labels)} images belong to class {classes[int(counts.argmax())]!r}; two are needed"
-        )
+        raise DataError(f"all {len(labels)} images belong to class {classes[int(counts.argmax())]!r}; two are needed")
     if empty := [name for name, count in zip(classes, counts, strict=True) if count == 0]:
         raise DataError(f"no image of class {', '.join(map(repr, empty))}")
 
@@ -144,7 +140,5 @@ def load_split(path: str | Path) -> Split:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a split file: {error}") from error
     if split.sha256 != recorded:
-        raise DataError(
-            f"{path} was changed after it was written: its hash is {split.sha256}, recorded {recorded}"
-        )
+        raise DataError(f"{path} was changed after it was written: its hash is {split.sha256}, recorded {recorded}")
     return split

@@ -58,9 +58,7 @@ def decode(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    f"{path} has {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are read"
-                )
+                raise DataError(f"{path} has {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are read")
             return np.asarray(_plain(image))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
         raise DataError(f"cannot read the image {path}: {error}") from error
