@@ -94,8 +94,8 @@ class Method(Options):
         return self.delta(site, f)
 
     def effect(self, site: Site, f: Factors, x: Tensor, base: Tensor, weight: Tensor) -> Tensor | None:
-        """The change of the output; ``base`` is W∘x without bias (of this site's rows)."""
-        return self.branch(site, f, x)
+        """The change of the output; ``base`` is W∘x (of this site's rows), without bias where it is used."""
+        return self.branch(site, in_dtype(f, base.dtype), x)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +152,11 @@ SCALINGS = {
     "alpha/sqrt(rank)": lambda alpha, rank: alpha / rank**0.5,
     "alpha": lambda alpha, rank: float(alpha),
 }
+
+
+def in_dtype(f: Factors, dtype: torch.dtype) -> Factors:
+    """Factors in the precision of an activation."""
+    return {name: t.to(dtype) for name, t in f.items()}
 
 
 def at_least_float32(t: Tensor) -> Tensor:

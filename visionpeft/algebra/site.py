@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -208,19 +207,20 @@ class Site:
         return _convolve(responses, weight, None, replace(self.conv.only(axis), groups=weight.shape[0]))
 
 
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
-    output_padding = g.output_padding or (0,) * g.axes
-    return torch.convolution(
-        g.pad(x), weight, bias, g.stride, g.inner_padding, g.dilation, g.transposed, output_padding, g.groups
-    )
+    if g.transposed:
+        conv = TRANSPOSED[g.axes]
+        return conv(x, weight, bias, g.stride, g.inner_padding, g.output_padding, g.groups, g.dilation)
+    return CONVOLUTIONS[g.axes](g.pad(x), weight, bias, g.stride, g.inner_padding, g.dilation, g.groups)
 
 
 def _pointwise(x: Tensor, weight: Tensor, g: ConvGeometry) -> Tensor:
     """A 1×1 convolution with ``weight: (out, in/groups)``."""
-    ones, zeros = (1,) * g.axes, (0,) * g.axes
-    return torch.convolution(
-        x, weight[(...,) + (None,) * g.axes], None, ones, zeros, ones, False, zeros, g.groups
-    )
+    return CONVOLUTIONS[g.axes](x, weight[(...,) + (None,) * g.axes], groups=g.groups)
 
 
 def _swap_grouped(weight: Tensor, groups: int) -> Tensor:
@@ -228,8 +228,4 @@ def _swap_grouped(weight: Tensor, groups: int) -> Tensor:
     if groups == 1:
         return weight.transpose(0, 1)
     a, b = weight.shape[0] // groups, weight.shape[1]
-    return (
-        weight.reshape(groups, a, b, *weight.shape[2:])
-        .transpose(1, 2)
-        .reshape(groups * b, a, *weight.shape[2:])
-    )
+    return weight.reshape(groups, a, b, *weight.shape[2:]).transpose(1, 2).reshape(groups * b, a, *weight.shape[2:])

@@ -79,7 +79,5 @@ def wavelet(name: str, levels: int) -> Wavelet:
         raise OptionError(f"wara: wavelet = {name!r} is not known to PyWavelets.{did_you_mean(name, known)}")
     family = pywt.Wavelet(name)
     if not family.orthogonal:
-        raise OptionError(
-            f"wara: wavelet = {name!r} is not orthogonal; take one that is, such as haar, db2 or sym4"
-        )
+        raise OptionError(f"wara: wavelet = {name!r} is not orthogonal; take one that is, such as haar, db2 or sym4")
     return Wavelet(tuple(family.rec_lo), tuple(family.rec_hi), levels)

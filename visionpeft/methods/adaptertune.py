@@ -31,9 +31,7 @@ class AdapterTune(BlockMethod):
     scale: float = 1.0
 
     name: ClassVar[str] = "adaptertune"
-    paper: ClassVar[str] = (
-        "AdapterTune: Zero-Initialized Low-Rank Adapters for Frozen Vision Transformers, 2025"
-    )
+    paper: ClassVar[str] = "AdapterTune: Zero-Initialized Low-Rank Adapters for Frozen Vision Transformers, 2025"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -46,9 +46,7 @@ class BlockLoRA(LowRank):
         super().__post_init__()
         self.check_count("blocks")
         self.check(self.share in ("rank", "input"), "share", "rank or input")
-        self.check(
-            not (self.tied and self.share == "input"), "tied", "false with share: input, which has one B"
-        )
+        self.check(not (self.tied and self.share == "input"), "tied", "false with share: input, which has one B")
         self.check(
             self.share == "input" or self.rank % self.blocks == 0,
             "blocks",
@@ -62,9 +60,7 @@ class BlockLoRA(LowRank):
 
     def factors(self, site: Site) -> dict[str, Factor]:
         rows, chunk = (
-            (self.rank // self.blocks, site.inp)
-            if self.share == "rank"
-            else (self.rank, site.inp // self.blocks)
+            (self.rank // self.blocks, site.inp) if self.share == "rank" else (self.rank, site.inp // self.blocks)
         )
         return {
             "A": Factor((rows, chunk, *site.kernel), kaiming(site.fan_in)),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from visionpeft.algebra.factor import Factor, row_norms, squared_rows
-from visionpeft.algebra.method import Factors, Method, Options, at_least_float32
+from visionpeft.algebra.method import Factors, Method, Options, at_least_float32, in_dtype
 from visionpeft.algebra.site import Site
 from visionpeft.errors import OptionError
 from visionpeft.methods.cp import CPLoRA
@@ -57,7 +57,7 @@ class DoRAOver(Method):
         return (gain - 1) * weight + gain * self.delta(site, f)
 
     def effect(self, site: Site, f: Factors, x: Tensor, base: Tensor, weight: Tensor) -> Tensor | None:
-        if (branch := self.branch(site, f, x)) is None:
+        if (branch := self.branch(site, in_dtype(f, base.dtype), x)) is None:
             return None
         gain = site.per_channel(self.gain(site, f, weight)).to(base.dtype)
         return (gain - 1) * base + gain * branch

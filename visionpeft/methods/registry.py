@@ -62,7 +62,5 @@ def make(name: str, options: dict[str, Any] | None = None) -> Options:
     known = [f.name for f in fields(cls)]
     for key in options:
         if key not in known:
-            raise OptionError(
-                f"{name}: unknown option {key!r} (found {options[key]!r}).{did_you_mean(key, known)}"
-            )
+            raise OptionError(f"{name}: unknown option {key!r} (found {options[key]!r}).{did_you_mean(key, known)}")
     return cls(**options)

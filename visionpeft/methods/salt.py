@@ -52,9 +52,7 @@ class SALT(Method):
     def refuse(self, site: Site) -> str | None:
         n = min(site.out, site.fan_in)
         if isinstance(self.top, int) and self.top > n:
-            return (
-                f"top = {self.top} exceeds the {n} singular values of this weight; a fraction fits any site"
-            )
+            return f"top = {self.top} exceeds the {n} singular values of this weight; a fraction fits any site"
         return None
 
     def leading(self, site: Site) -> int:

@@ -54,9 +54,7 @@ class WaRAActivation(LowRank):
         self.check(self.nonlinearity in ("none", "gelu"), "nonlinearity", "none or gelu")
         if self.grid is not None:
             object.__setattr__(self, "grid", tuple(self.grid))
-            self.check(
-                len(self.grid) == 2 and all(n >= 1 for n in self.grid), "grid", "two whole numbers (H, W)"
-            )
+            self.check(len(self.grid) == 2 and all(n >= 1 for n in self.grid), "grid", "two whole numbers (H, W)")
         _ = self.transform
 
     @cached_property
@@ -68,11 +66,7 @@ class WaRAActivation(LowRank):
         return self.nonlinearity == "none" and not self.gains
 
     def refuse(self, site: Site) -> str | None:
-        return (
-            None
-            if site.kind == "linear"
-            else "the activation form needs token features, so it adapts Linear only"
-        )
+        return None if site.kind == "linear" else "the activation form needs token features, so it adapts Linear only"
 
     def factors(self, site: Site) -> dict[str, Factor]:
         gain = {"gain": Factor((4,), ones)} if self.gains else {}
@@ -102,9 +96,7 @@ class WaRAActivation(LowRank):
         count = hidden.shape[-2] if hidden.dim() > 2 else 0
         for tokens in range(MOST_CLASS_TOKENS + 1) if self.class_tokens is None else [self.class_tokens]:
             cells = count - tokens
-            if cells > 0 and (
-                cells == self.grid[0] * self.grid[1] if self.grid else isqrt(cells) ** 2 == cells
-            ):
+            if cells > 0 and (cells == self.grid[0] * self.grid[1] if self.grid else isqrt(cells) ** 2 == cells):
                 return tokens
         raise SiteError(
             f"wara_activation: {count} tokens with grid = {self.grid}, class_tokens = {self.class_tokens} are no grid; "
@@ -128,9 +120,7 @@ class WaRAActivation(LowRank):
         table = gain.view(2, 2)
         for dim, size in ((0, height), (1, width)):
             counts = [self.transform.band_size(letter, size) for letter in "LH"]
-            pieces = [
-                table.narrow(dim, i, 1).expand(*_with(table, dim, count)) for i, count in enumerate(counts)
-            ]
+            pieces = [table.narrow(dim, i, 1).expand(*_with(table, dim, count)) for i, count in enumerate(counts)]
             table = torch.cat(pieces, dim=dim)
         return table.unsqueeze(-1)
 

@@ -1,0 +1,1 @@
+"""Surgery: putting methods on live modules, switching, merging, saving. Imports algebra and methods only."""

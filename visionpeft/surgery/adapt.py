@@ -1,0 +1,168 @@
+"""``adapt``: put a method on the targets of a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from visionpeft.algebra.factor import Origin
+from visionpeft.algebra.method import BlockMethod, Method, Options
+from visionpeft.errors import OptionError, SiteError, TargetError
+from visionpeft.methods import make
+from visionpeft.surgery.audit import Audit, audit
+from visionpeft.surgery.fingerprint import digests
+from visionpeft.surgery.guards import check_model, check_target
+from visionpeft.surgery.ledger import Record, ledger, statistics_digests
+from visionpeft.surgery.mount import mount
+from visionpeft.surgery.plan import check_plan
+from visionpeft.surgery.report import Refusal, Report, SiteReport
+from visionpeft.surgery.slots import Block, Slot, check_name, started
+from visionpeft.surgery.targets import Target, resolve, resolve_blocks
+from visionpeft.surgery.trainable import freeze_base, modules_named, train_whole
+
+DEFAULT_TARGETS = {Method: ["linear", "conv"], BlockMethod: ["block"]}
+
+
+def adapt(
+    model: nn.Module,
+    method: str | Options,
+    targets: list[str] | str | None = None,
+    name: str = "default",
+    *,
+    example: Any = None,
+    plan: str = "auto",
+    train_also: list[str] | str = (),  # pyright: ignore[reportArgumentType]
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> Report:
+    """Adapt ``model`` in place with a few trainable factors; the base is frozen.
+
+    Args:
+        model: any module; a single layer is adapted with ``targets=[""]``.
+        method: a name of ``vp.methods()`` (or ``dora(NAME)``) with its options as keywords, or a method instance.
+        targets: module paths, suffixes, globs, ``re:…``, roles (``attn.qkv[q,v]``, ``conv.3x3``, …). None: every
+            Linear and convolution, or every block for a block method.
+        name: name of the adapter; several can live on one model.
+        example: an input (tensor, tuple or dict). With it the model is audited, a target that is neither called nor
+            read is an error, and the plan is made for this input's shapes.
+        plan: ``auto``, ``factored``, ``dense``, ``fused`` or ``direct``; see ``set_plan``.
+        train_also: modules to train whole beside the adapter, such as ``head`` or ``norm``.
+        generator: randomness of the starts; None takes torch's global stream.
+
+    Returns:
+        A report of matched sites, refused ones with their reason, and counts.
+
+    Raises:
+        UnknownNameError, OptionError: an unknown method or option, or a value it does not accept.
+        TargetError: a pattern matches nothing, or a target is dead.
+        SiteError: the method refuses every target.
+        StateError: the model is compiled, sharded, merged, or has this adapter already.
+    """
+    check_name(name)
+    check_plan(plan)
+    chosen = _method(method, options)
+    check_model(model, name)
+    patterns = [targets] if isinstance(targets, str) else targets
+    patterns = list(patterns) if patterns is not None else _default_targets(chosen)
+    audited = None if example is None else audit(model, example)
+    plant = _plant_blocks if isinstance(chosen, BlockMethod) else _plant_weights
+    slots, report = plant(model, chosen, patterns, audited, generator)
+    also = [train_also] if isinstance(train_also, str) else list(train_also)
+    whole = [module for pattern in also for module in modules_named(model, pattern)]
+    # Nothing has been changed up to here: all that can fail has been tried.
+    base, statistics = digests(model), statistics_digests(model)
+    for target, slot in slots:
+        slot.plan = plan
+        mount(target.module, name, target.piece, slot)
+    freeze_base(model)
+    train_whole(whole)
+    ledger(model)[name] = Record(chosen, [t.path for t, _ in slots], base, statistics)
+    return report.counted(model, slots, audited)
+
+
+def _method(method: str | Options, options: dict[str, Any]) -> Options:
+    if isinstance(method, str):
+        return make(method, options)
+    if options:
+        raise OptionError(f"options {sorted(options)} beside a method instance: set them on the instance")
+    if not isinstance(method, Options):
+        raise OptionError(f"method = {method!r}, but it must be a name or a method instance")
+    return method
+
+
+def _default_targets(method: Options) -> list[str]:
+    return next(list(patterns) for kind, patterns in DEFAULT_TARGETS.items() if isinstance(method, kind))
+
+
+Planted = tuple[list[tuple[Target, Slot]], Report]
+
+
+def _plant_weights(model, method: Method, patterns, audited: Audit | None, generator) -> Planted:
+    slots, report = [], Report(method)
+    for target in resolve(model, patterns):
+        reason = check_target(target) or method.refuse(target.site)
+        if reason:
+            report.refused.append(Refusal(target.path, reason))
+            continue
+        if audited is not None and _use(audited, target) == "dead":
+            report.dead.append(target.path)
+            continue
+        weight = target.module._parameters[target.parameter]
+        origin = Origin(target.site.canonical(weight.detach()), generator)  # pyright: ignore[reportOptionalMemberAccess]
+        slot = Slot(method, target.site, target.parameter)
+        slots.append((target, _filled(slot, method, target.site, origin)))
+        report.sites.append(SiteReport.of(target, slot))
+    _check_outcome(method, patterns, slots, report)
+    return slots, report
+
+
+def _plant_blocks(model, method: BlockMethod, patterns, audited: Audit | None, generator) -> Planted:
+    slots, report = [], Report(method)
+    matched = resolve_blocks(model, patterns)
+    for path, module in matched[method.every - 1 :: method.every]:
+        block = _block(path, module)
+        like = next(module.parameters())
+        slot = _filled(Slot(method, block, ""), method, block.width, Origin(like, generator))
+        target = Target(path, module, "", "", None)  # pyright: ignore[reportArgumentType]
+        slots.append((target, slot))
+        report.sites.append(SiteReport.of(target, slot))
+    _check_outcome(method, patterns, slots, report)
+    return slots, report
+
+
+def _filled(slot: Slot, method: Any, site: Any, origin: Origin) -> Slot:
+    for factor_name, (factor, tensor) in started(method, site, origin).items():
+        slot.add(factor_name, factor, tensor)
+    return slot
+
+
+def _block(path: str, module: nn.Module) -> Block:
+    """Width of a block's output: that of its last Linear or convolution, in the order of definition."""
+    last = [m for m in module.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
+    if not last:
+        raise TargetError(f"targets: {path!r} has no Linear or convolution, so the width of its output is unknown")
+    convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in last)
+    width = last[-1].out_features if isinstance(last[-1], nn.Linear) else last[-1].out_channels
+    return Block(width, convolutional)
+
+
+def _use(audited: Audit, target: Target) -> str:
+    for path in (target.module_path, f"{target.module_path}.{target.parameter}".lstrip(".")):
+        if path in audited:
+            return audited[path].word
+    return "dead"
+
+
+def _check_outcome(method: Options, patterns: list[str], slots: list, report: Report) -> None:
+    if report.dead:
+        shown = ", ".join(repr(path) for path in report.dead[:5])
+        raise TargetError(
+            f"dead targets, neither called nor read when the model ran: {shown}. Leave them out of targets"
+        )
+    if not slots and report.refused:
+        first = report.refused[0]
+        raise SiteError(f"{method.name} refuses every target; {first.path or 'the layer'!r}: {first.reason}")
+    if not slots:
+        raise TargetError(f"targets: {patterns} leave nothing to adapt with every = {getattr(method, 'every', 1)}")

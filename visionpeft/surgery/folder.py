@@ -1,0 +1,180 @@
+"""Adapter folders: ``adapter.safetensors``, ``modules.safetensors`` for what was trained whole, ``adapter.json``.
+
+The JSON is written last and holds the checksums of the others: a folder without it is not an adapter, and one whose
+files were cut or changed is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from visionpeft.errors import AdapterFileError
+from visionpeft.files import atomic_write
+from visionpeft.methods import make
+from visionpeft.surgery.adapt import adapt
+from visionpeft.surgery.fingerprint import base_parameters, digests
+from visionpeft.surgery.ledger import ledger, record, statistics, statistics_digests
+from visionpeft.surgery.merge import remove
+from visionpeft.surgery.state import adapter_state_dict, load_adapter_state_dict
+
+FORMAT = 1
+ADAPTER, MODULES, META = "adapter.safetensors", "modules.safetensors", "adapter.json"
+
+
+def save(model: nn.Module, folder: str | Path, name: str = "default") -> Path:
+    """Write an adapter, and whatever was trained beside it, to a folder.
+
+    Beside the factors go all other trainable parameters (a head, norms) and the running statistics of normalisation
+    layers where they changed since the model was adapted.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StateError: the model has no adapter of that name.
+        AdapterFileError: a factor is not finite.
+        UserError: the folder cannot be written.
+    """
+    folder, known = Path(folder), record(model, name)
+    tensors = {ADAPTER: adapter_state_dict(model, name), MODULES: trained_beside(model, name)}
+    _check_finite(tensors)
+    files = {}
+    for file, state in tensors.items():
+        if state:
+            content = safetensors.torch.save({key: t.detach().cpu().contiguous() for key, t in state.items()})
+            atomic_write(folder / file, content)
+            files[file] = hashlib.sha256(content).hexdigest()
+        else:
+            (folder / file).unlink(missing_ok=True)
+    from visionpeft import __version__
+
+    meta = {
+        "format": FORMAT,
+        "visionpeft": __version__,
+        "method": known.method.name,
+        "options": known.method.options(),
+        "targets": known.targets,
+        "sha256": files,
+        "base": {key: value for key, value in known.base.items() if key not in tensors[MODULES]},
+    }
+    atomic_write(folder / META, json.dumps(meta, indent=1))
+    return folder
+
+
+def trained_beside(model: nn.Module, name: str = "default") -> dict[str, Tensor]:
+    """Trainable base parameters, and running statistics that changed since the adapter was made."""
+    trained = {key: p.detach() for key, p in base_parameters(model).items() if p.requires_grad}
+    before, now = record(model, name).statistics, statistics_digests(model)
+    changed = {key: t for key, t in statistics(model).items() if before.get(key) != now[key]}
+    return trained | changed
+
+
+def load(model: nn.Module, folder: str | Path, name: str = "default") -> nn.Module:
+    """Adapt a base model with a saved adapter, or load it into the adapter of that name if the model has it.
+
+    Returns:
+        The model, adapted in place.
+
+    Raises:
+        AdapterFileError: no adapter folder, a pickle, cut or changed files, another format, another base, or factors
+            that do not fit. The model is left as it was.
+    """
+    folder = Path(folder)
+    meta = read_meta(folder)
+    factors, modules = read_tensors(folder, meta, ADAPTER), read_tensors(folder, meta, MODULES)
+    _check_base(model, meta, folder)
+    _check_modules(model, modules, folder)
+    present = name in ledger(model) if "_visionpeft" in model.__dict__ else False
+    if not present:
+        adapt(model, make(meta["method"], meta["options"]), meta["targets"], name)
+    elif (have := record(model, name).method.options()) != (want := make(meta["method"], meta["options"]).options()):
+        raise AdapterFileError(f"{folder}: options {want}, but adapter {name!r} of the model was made with {have}")
+    try:
+        load_adapter_state_dict(model, factors, name)
+    except AdapterFileError as error:
+        if not present:
+            remove(model, name)
+        raise AdapterFileError(f"{folder / ADAPTER}: {error}") from None
+    _copy(model, modules)
+    return model
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The checked content of ``adapter.json``."""
+    if folder.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt"):
+        raise AdapterFileError(f"{folder} looks like a pickle, which can run code: adapters are folders of safetensors")
+    if not (folder / META).is_file():
+        pickles = sorted(p.name for ending in ("bin", "pt", "pth", "pkl") for p in folder.glob(f"*.{ending}"))
+        hint = f" {pickles[0]} is a pickle, which can run code, and is not read." if pickles else ""
+        raise AdapterFileError(f"{folder} is no adapter folder: it has no {META}.{hint}")
+    try:
+        meta = json.loads((folder / META).read_text())
+        missing = {"format", "method", "options", "targets", "sha256", "base"} - set(meta)
+    except (ValueError, TypeError) as error:
+        raise AdapterFileError(f"{folder / META} is damaged: {error}") from None
+    if missing or meta["format"] != FORMAT:
+        raise AdapterFileError(
+            f"{folder / META}: format {meta.get('format')!r}, missing {sorted(missing)}; this reads {FORMAT}"
+        )
+    return meta
+
+
+def read_tensors(folder: Path, meta: dict[str, Any], file: str) -> dict[str, Tensor]:
+    """The tensors of one file, after its checksum was compared."""
+    if file not in meta["sha256"]:
+        return {}
+    try:
+        content = (folder / file).read_bytes()
+    except OSError as error:
+        raise AdapterFileError(f"{folder / file} cannot be read: {error.strerror}") from None
+    if (found := hashlib.sha256(content).hexdigest()) != meta["sha256"][file]:
+        raise AdapterFileError(
+            f"{folder / file} was cut or changed: its sha256 is {found[:12]}…, {META} says {meta['sha256'][file][:12]}…"
+        )
+    try:
+        return safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise AdapterFileError(f"{folder / file} is no safetensors file: {error}") from None
+
+
+def _check_base(model: nn.Module, meta: dict[str, Any], folder: Path) -> None:
+    here = digests(model)
+    other = [key for key, value in meta["base"].items() if here.get(key) != value]
+    if other:
+        more = f" and {len(other) - 1} more of {len(meta['base'])}" if len(other) > 1 else ""
+        what = "has other values or shape" if other[0] in here else "is missing"
+        raise AdapterFileError(f"{folder} was made on another base: {other[0]!r} {what} here{more}")
+
+
+def _places(model: nn.Module) -> dict[str, Tensor]:
+    return {**base_parameters(model), **statistics(model)}
+
+
+def _check_modules(model: nn.Module, modules: dict[str, Tensor], folder: Path) -> None:
+    places = _places(model)
+    for key, tensor in modules.items():
+        if key not in places or places[key].shape != tensor.shape:
+            found = tuple(places[key].shape) if key in places else "no such weight"
+            raise AdapterFileError(f"{folder / MODULES}: {key!r} is {tuple(tensor.shape)}, the model has {found}")
+
+
+def _copy(model: nn.Module, modules: dict[str, Tensor]) -> None:
+    places = _places(model)
+    with torch.no_grad():
+        for key, tensor in modules.items():
+            places[key].copy_(tensor)
+
+
+def _check_finite(tensors: dict[str, dict[str, Tensor]]) -> None:
+    for file, state in tensors.items():
+        for key, tensor in state.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise AdapterFileError(f"{file}: {key!r} has NaN or infinite values; nothing was written")

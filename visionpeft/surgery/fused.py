@@ -1,0 +1,58 @@
+"""The fused path: all low-rank adapters of a weight as one mixer and one bank, in one autograd function.
+
+Eager mode only; the functions live in ``kernels/``. Everything that has a split can go this way: the sum of several
+adapters is the concatenation of their factors, and a slice is a mixer with zero rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from visionpeft.algebra.method import Method
+from visionpeft.algebra.site import Site
+from visionpeft.surgery.slots import Slot
+
+
+def possible(site: Site, slots: list[Slot], x: Tensor) -> bool:
+    """Whether this call may run fused: plain eager tensors and additive methods with a split."""
+    return False and site.kind in ("linear", "conv") and usable(x) and all(_has_split(slot) for slot in slots)
+
+
+def _has_split(slot: Slot) -> bool:
+    return isinstance(slot.method, Method) and type(slot.method).split is not Method.split
+
+
+def run(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``W+ΔW`` applied by the kernels; a multiplicative adapter, alone, sets its gain on the result."""
+    dtype = x.dtype
+    parts = [_split(slot, dtype) for slot in slots]
+    mixer = torch.cat([p[0] for p in parts], dim=1) if len(parts) > 1 else parts[0][0]
+    bank = torch.cat([p[1] for p in parts]) if len(parts) > 1 else parts[0][1]
+    gain = _gain(slots[0], site, weight)
+    y = _apply(site, x, weight, bias if gain is None else None, mixer, bank)
+    if gain is None:
+        return y
+    y = y * site.per_channel(gain).to(y.dtype)
+    return y if bias is None else y + site.per_channel(bias)
+
+
+def _split(slot: Slot, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    assert isinstance(slot.method, Method) and isinstance(slot.site, Site)
+    parts = slot.method.split(slot.site, slot.factors(dtype))
+    assert parts is not None
+    mixer = parts[0] if slot.strength == 1 else slot.strength * parts[0]
+    return (slot.site.whole_rows(mixer, 0) if slot.site.is_slice else mixer), parts[1]
+
+
+def _gain(slot: Slot, site: Site, weight: Tensor) -> Tensor | None:
+    assert isinstance(slot.method, Method)
+    if not slot.method.multiplicative:
+        return None
+    return slot.method.gain(site, slot.factors(), site.canonical(weight))  # pyright: ignore
+
+
+def _apply(site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, mixer: Tensor, bank: Tensor) -> Tensor:
+    if site.conv is None:
+        return lowrank_linear(x, weight.t() if site.layout == "swapped" else weight, bias, mixer, bank)
+    return lowrank_conv(site.conv.pad(x), weight, bias, mixer, bank, site.conv)

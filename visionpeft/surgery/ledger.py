@@ -1,0 +1,63 @@
+"""What a model remembers of its adapters: method, options, targets, and the base they were made on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from visionpeft.algebra.method import Options
+from visionpeft.errors import StateError, did_you_mean
+from visionpeft.surgery.fingerprint import digest
+
+_ATTRIBUTE = "_visionpeft"
+
+
+@dataclass
+class Record:
+    """One adapter. ``targets`` are exact, so that a reload needs no pattern; ``base`` maps parameters to digests."""
+
+    method: Options
+    targets: list[str]
+    base: dict[str, str] = field(default_factory=dict)
+    statistics: dict[str, str] = field(default_factory=dict)
+
+
+def ledger(model: nn.Module) -> dict[str, Record]:
+    """Adapter name → record. Lives on the model, so that it is copied and pickled with it."""
+    return model.__dict__.setdefault(_ATTRIBUTE, {})
+
+
+def forget(model: nn.Module, name: str | None) -> None:
+    records = ledger(model)
+    for known in list(records):
+        if name in (None, known):
+            del records[known]
+    if not records:
+        del model.__dict__[_ATTRIBUTE]
+
+
+def record(model: nn.Module, name: str) -> Record:
+    """The record of an adapter.
+
+    Raises:
+        StateError: the model has no adapter of that name.
+    """
+    known = model.__dict__.get(_ATTRIBUTE, {})
+    if name not in known:
+        raise StateError(f"the model has no adapter {name!r}.{did_you_mean(name, known) or ' It has none.'}")
+    return known[name]
+
+
+def statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Running statistics of the normalisation layers, by name."""
+    return {
+        name: buffer
+        for name, buffer in model.named_buffers()
+        if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
+        and buffer.device.type != "meta"
+    }
+
+
+def statistics_digests(model: nn.Module) -> dict[str, str]:
+    return {name: digest(buffer.float()) for name, buffer in statistics(model).items()}

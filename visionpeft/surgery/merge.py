@@ -1,0 +1,112 @@
+"""Merge, unmerge, remove. The original of a merged weight is kept, so unmerging restores it to the bit."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from visionpeft.errors import StateError
+from visionpeft.surgery.ledger import forget, record
+from visionpeft.surgery.mount import adapters, hosts, unmount
+from visionpeft.surgery.paths import effective_weight
+from visionpeft.surgery.slots import Slot
+
+
+def merge(model: nn.Module, names: list[str] | str | None = None) -> None:
+    """Fold the active adapters into the weights: the model then computes with plain layers.
+
+    The sum is taken in float64 (float32 where a device has no float64) and cast once. The original parameter is kept
+    beside it.
+
+    Args:
+        names: adapters to fold; None takes all that are active.
+
+    Raises:
+        StateError: already merged, or an adapter cannot be merged exactly. Nothing is changed then.
+    """
+    wanted = [names] if isinstance(names, str) else names
+    for name in wanted or ():
+        record(model, name)
+    folds = [fold for path, host in hosts(model) for fold in _folds(path, host, wanted)]
+    if not folds and not any(adapters(host)._modules for _, host in hosts(model)):
+        raise StateError("merge: the model has no adapters")
+    for host, parameter, slots, adapter_names in folds:
+        original = host._parameters[parameter]
+        bank = adapters(host)
+        host._parameters[parameter] = nn.Parameter(_folded(slots, original), requires_grad=False)
+        bank.merged[parameter] = (original, adapter_names)
+
+
+def _folds(path: str, host: nn.Module, wanted: list[str] | None):
+    """(host, parameter, slots, adapter names) of every weight to fold, checked."""
+    bank = adapters(host)
+    if bank.merged:
+        raise StateError(f"merge: {path or 'the model'!r} is merged already; call unmerge first")
+    by_parameter: dict[str, list[tuple[str, Slot]]] = {}
+    for name, _, slot in bank.slots():
+        if slot.active and slot.strength and (wanted is None or name in wanted):
+            if not slot.method.mergeable:
+                raise StateError(
+                    f"merge: {slot.method.name} on {path or 'the model'!r} is no change of a weight and cannot be merged; "
+                    "name the adapters that can, or export it as a module"
+                )
+            by_parameter.setdefault(slot.parameter, []).append((name, slot))
+    for parameter, named in by_parameter.items():
+        yield host, parameter, [slot for _, slot in named], frozenset(name for name, _ in named)
+
+
+@torch.no_grad()
+def _folded(slots: list[Slot], weight: torch.Tensor) -> torch.Tensor:
+    wide = torch.float32 if weight.device.type in ("mps", "xla") else torch.float64
+    return effective_weight(slots, weight, wide).contiguous()
+
+
+def unmerge(model: nn.Module) -> None:
+    """Put the kept originals back.
+
+    Raises:
+        StateError: nothing is merged.
+    """
+    if not is_merged(model):
+        raise StateError("unmerge: nothing is merged")
+    for _, host in hosts(model):
+        unfold(host)
+
+
+def unfold(host: nn.Module) -> dict[str, tuple[nn.Parameter, frozenset[str]]]:
+    """Put one host's originals back and return what :func:`refold` needs to undo that."""
+    bank, folded = adapters(host), {}
+    for parameter, (original, names) in bank.merged.items():
+        folded[parameter] = (host._parameters[parameter], names)
+        host._parameters[parameter] = original
+    bank.merged = {}
+    return folded
+
+
+def refold(host: nn.Module, folded: dict[str, tuple[nn.Parameter, frozenset[str]]]) -> None:
+    for parameter, (merged, names) in folded.items():
+        adapters(host).merged[parameter] = (host._parameters[parameter], names)
+        host._parameters[parameter] = merged
+
+
+def is_merged(model: nn.Module) -> bool:
+    return any(adapters(host).merged for _, host in hosts(model))
+
+
+def remove(model: nn.Module, name: str | None = None) -> None:
+    """Take an adapter (or all) off; with the last one, classes and keys are those of the base again.
+
+    After ``merge`` all adapters go at once and the merged weights stay: that is how a plain merged model is made.
+    Call ``unmerge`` before to get the base back.
+
+    Raises:
+        StateError: no such adapter, or one of several merged adapters is named.
+    """
+    if name is not None:
+        record(model, name)
+        if is_merged(model):
+            raise StateError("remove: the model is merged; unmerge it first, or remove all to keep the merged weights")
+    for _, host in hosts(model):
+        unmount(host, name)
+    if "_visionpeft" in model.__dict__:
+        forget(model, name)

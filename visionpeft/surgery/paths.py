@@ -1,0 +1,89 @@
+"""The exact execution paths of an adapted operation: factored, dense, direct, fused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from visionpeft.algebra.method import Method
+from visionpeft.algebra.site import Site
+from visionpeft.surgery import fused
+from visionpeft.surgery.slots import Slot
+
+
+def dense(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """W+ΔW, built for this call, in one operation."""
+    return site.op(x, effective_weight(slots, weight), bias)
+
+
+def factored(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The base operation, plus each adapter's branch. A method without a branch takes the dense path."""
+    if all(not slot.method.multiplicative for slot in slots):
+        base, rest = site.op(x, weight, bias), None
+    else:  # a gain acts on the output before the bias
+        base, rest = site.op(x, weight), bias
+    total = base
+    for slot in slots:
+        effect = _effect(slot, site, x, base, weight)
+        if effect is None:
+            return dense(site, slots, x, weight, bias)
+        total = total + effect
+    return total if rest is None else total + site.per_channel(rest)
+
+
+def _effect(slot: Slot, site: Site, x: Tensor, base: Tensor, weight: Tensor) -> Tensor | None:
+    method, mine = _of(slot)
+    mine = replace(mine, conv=site.conv)
+    if slot.dropout_now and x.is_floating_point():
+        x = F.dropout(x, slot.dropout_now)
+    rows, own = base, weight
+    if method.multiplicative:
+        own = mine.canonical(weight)
+        rows = base.narrow(site.channel_dim, mine.start, mine.out) if mine.is_slice else base
+    effect = method.effect(mine, slot.factors(), x, rows, own)
+    if effect is None:
+        return None
+    effect = effect if slot.strength == 1 else slot.strength * effect
+    return mine.whole_rows(effect, site.channel_dim) if mine.is_slice else effect
+
+
+def _of(slot: Slot) -> tuple[Method, Site]:
+    assert isinstance(slot.method, Method) and isinstance(slot.site, Site)
+    return slot.method, slot.site
+
+
+def direct(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(W+ΔW)∘x without W, for a single adapter whose method knows how."""
+    (slot,) = slots
+    method, mine = _of(slot)
+    y = method.direct(mine, slot.factors(x.dtype), x)
+    if y is None:
+        return factored(site, slots, x, weight, bias)
+    return y if bias is None else y + site.per_channel(bias)
+
+
+def effective_weight(slots: list[Slot], weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """W + Σ strength·change, in the factors' precision (or ``dtype``), cast once to the weight's.
+
+    Args:
+        slots: the live adapters of this weight.
+        weight: the host's stored weight.
+        dtype: precision of the sum; None takes the wider of weight and factors.
+    """
+    total: Tensor | None = None
+    for slot in slots:
+        method, site = _of(slot)
+        factors = slot.factors(dtype)
+        wide = dtype or torch.promote_types(weight.dtype, next(iter(factors.values())).dtype)
+        base = weight.to(wide)
+        change = method.change(site, factors, site.canonical(base))
+        change = site.to_native(change if slot.strength == 1 else slot.strength * change)
+        total = (base if total is None else total) + change
+    assert total is not None
+    return total.to(weight.dtype)
+
+
+PATHS = {"factored": factored, "dense": dense, "direct": direct, "fused": fused.run}

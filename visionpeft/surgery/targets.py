@@ -1,0 +1,167 @@
+"""Targets: from the patterns of a user to the weights (or blocks) of a model."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import nn
+
+from visionpeft.algebra.site import Site
+from visionpeft.errors import TargetError, did_you_mean
+from visionpeft.surgery.hosts import PROJECTIONS, sites_of, slices_of
+from visionpeft.surgery.roles import ROLES, Weight, blocks_of, weight_slices
+from visionpeft.surgery.slots import FactorModule
+
+
+class Target(NamedTuple):
+    """One site to adapt on one host."""
+
+    module_path: str
+    module: nn.Module
+    parameter: str
+    piece: str
+    site: Site
+
+    @property
+    def path(self) -> str:
+        """How the user writes it: ``blocks.0.attn.qkv[q]``."""
+        return f"{self.module_path}[{self.piece}]" if self.piece else self.module_path
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """``body`` or ``body[q,v]``."""
+
+    text: str
+    body: str
+    slices: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern:
+        if not isinstance(text, str):
+            raise TargetError(f"targets: found {text!r}, but a target is a text such as 'attn.qkv[q,v]'")
+        match = re.fullmatch(r"(.*)\[([a-z]+(?:\s*,\s*[a-z]+)*)\]", text)
+        if match is None or text.startswith("re:"):
+            return cls(text, text, ())
+        return cls(text, match[1], tuple(part.strip() for part in match[2].split(",")))
+
+    def matches(self, path: str, aliases: dict[str, list[str]], exact: bool) -> bool:
+        """Exact path, glob, regular expression, or a suffix of whole names."""
+        names = aliases.get(path, [path])
+        if exact:
+            return self.body in names
+        if self.body.startswith("re:"):
+            return any(re.fullmatch(self.body[3:], name) for name in names)
+        if any(c in self.body for c in "*?"):
+            return any(fnmatch.fnmatchcase(name, self.body) for name in names)
+        return any(name.endswith("." + self.body) for name in names)
+
+
+def weights_of(model: nn.Module) -> list[Weight]:
+    """Every weight with two or more axes, each once, in module order; factors are not among them."""
+    weights = []
+    for path, module in model.named_modules():
+        if isinstance(module, FactorModule):
+            continue
+        for name, site in sites_of(module).items():
+            main = name == "weight" or (isinstance(module, nn.MultiheadAttention) and name == "in_proj_weight")
+            weights.append(Weight(path if main else _join(path, name), path, module, name, site))
+    return weights
+
+
+def resolve(model: nn.Module, patterns: list[str]) -> list[Target]:
+    """The sites that the patterns name, each once.
+
+    Raises:
+        TargetError: a pattern matches nothing (near names are shown), or asks for slices a weight does not have.
+    """
+    weights, aliases = weights_of(model), _aliases(model)
+    targets: dict[tuple[str, str, str], Target] = {}
+    for text in patterns:
+        pattern = Pattern.parse(text)
+        matched = _matched(pattern, weights, aliases)
+        found = [target for weight in matched for target in _targets(pattern, weight)]
+        if not found:
+            raise TargetError(_no_match(pattern, matched, weights, model))
+        targets |= {(t.module_path, t.parameter, t.piece): t for t in found}
+    return list(targets.values())
+
+
+def resolve_blocks(model: nn.Module, patterns: list[str]) -> list[tuple[str, nn.Module]]:
+    """The blocks that the patterns name, each once, in module order. ``block`` is all of them.
+
+    Raises:
+        TargetError: a pattern matches nothing.
+    """
+    modules = {path: m for path, m in model.named_modules() if not isinstance(m, FactorModule)}
+    aliases, found = _aliases(model), {}
+    for text in patterns:
+        pattern = Pattern.parse(text)
+        if pattern.body == "block" and "block" not in modules:
+            matched = dict(blocks_of(model))
+        else:
+            exact = any(pattern.matches(path, aliases, exact=True) for path in modules)
+            matched = {path: m for path, m in modules.items() if pattern.matches(path, aliases, exact)}
+        if not matched:
+            raise TargetError(f"targets: {text!r} matches no module.{did_you_mean(pattern.body, [*modules, 'block'])}")
+        found |= matched
+    return list(found.items())
+
+
+def _matched(pattern: Pattern, weights: list[Weight], aliases: dict[str, list[str]]) -> list[Weight]:
+    exact = [w for w in weights if pattern.matches(w.path, aliases, exact=True) or pattern.body == w.path]
+    if exact:
+        return exact
+    if pattern.body in ROLES:
+        return [w for w in weights if ROLES[pattern.body](w)]
+    try:
+        return [w for w in weights if pattern.matches(w.path, aliases, exact=False)]
+    except re.error as error:
+        raise TargetError(f"targets: {pattern.text!r} is no regular expression: {error}") from None
+
+
+def _targets(pattern: Pattern, weight: Weight) -> list[Target]:
+    module_path, module, name, site = weight[1:]
+    offered = slices_of(module, name, site, module_path)
+    if pattern.slices:
+        chosen = weight_slices(list(pattern.slices), weight, offered) or {}
+    elif isinstance(module, nn.MultiheadAttention) and offered:
+        chosen = offered  # packed projections are three weights in one
+    else:
+        chosen = {"": site}
+    main = name == "weight" or chosen is offered or bool(set(chosen) - {""})
+    return [
+        Target(module_path, module, name, piece or ("" if main else PROJECTIONS.get(name, name)), part)
+        for piece, part in chosen.items()
+    ]
+
+
+def _aliases(model: nn.Module) -> dict[str, list[str]]:
+    """First path of a module → all paths it is registered under (tied modules)."""
+    first: dict[int, str] = {}
+    names: dict[str, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(first.setdefault(id(module), path), []).append(path)
+    return names
+
+
+def _no_match(pattern: Pattern, matched: list[Weight], weights: list[Weight], model: nn.Module) -> str:
+    paths = [w.path for w in weights]
+    if matched:
+        offered = slices_of(matched[0].module, matched[0].parameter, matched[0].site, matched[0].module_path)
+        have = f"it has {', '.join(offered)}" if offered else "it is one weight; leave the slices out"
+        return f"targets: {pattern.text!r} asks for slices of {matched[0].path!r}, but {have}"
+    inside = [p for p in paths if p.startswith(pattern.body + ".") or f".{pattern.body}." in p]
+    if inside:
+        return (
+            f"targets: {pattern.text!r} is a container, not a weight; '{pattern.body}.*' takes the {len(inside)} inside"
+        )
+    leaves = {p.rpartition(".")[2] for p in paths}
+    return f"targets: {pattern.text!r} matches no weight.{did_you_mean(pattern.body, [*ROLES, *paths, *leaves])}"
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

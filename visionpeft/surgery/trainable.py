@@ -1,0 +1,59 @@
+"""Which parameters train: factors, and modules trained whole beside them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from visionpeft.errors import TargetError, did_you_mean
+from visionpeft.surgery.fingerprint import base_parameters
+from visionpeft.surgery.mount import adapters, hosts
+from visionpeft.surgery.roles import ROLES, is_norm
+from visionpeft.surgery.slots import FactorModule
+from visionpeft.surgery.targets import Pattern, weights_of
+
+
+def freeze_base(model: nn.Module) -> None:
+    """Freeze every base parameter, unless the model has an adapter already and so chose what else to train."""
+    if len(model.__dict__.get("_visionpeft", {})):
+        return
+    for parameter in base_parameters(model).values():
+        parameter.requires_grad_(False)
+
+
+def train_whole(modules: list[nn.Module]) -> None:
+    """Set modules to train, whole."""
+    for module in modules:
+        for parameter in module.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+
+
+def modules_named(model: nn.Module, text: str) -> list[nn.Module]:
+    """The modules a pattern names.
+
+    Raises:
+        TargetError: none.
+    """
+    modules = {path: m for path, m in model.named_modules() if not isinstance(m, FactorModule)}
+    if text in modules:
+        return [modules[text]]
+    if text == "norm":
+        found = [m for m in modules.values() if is_norm(m)]
+    elif text in ROLES:
+        found = [weight.module for weight in weights_of(model) if ROLES[text](weight)]
+    else:
+        pattern = Pattern.parse(text)
+        found = [m for path, m in modules.items() if pattern.matches(path, {}, exact=False)]
+    if not found:
+        raise TargetError(f"train_also: {text!r} matches no module.{did_you_mean(text, [*modules, *ROLES, 'norm'])}")
+    return found
+
+
+def adapter_parameters(model: nn.Module, name: str | None = None) -> dict[str, nn.Parameter]:
+    """State-dict name → trainable factor, of one adapter or of all."""
+    named = {id(p): key for key, p in model.named_parameters()}
+    return {
+        named[id(p)]: p
+        for _, host in hosts(model)
+        for _, _, slot in adapters(host).slots(name)
+        for p in slot.parameters()
+    }
