@@ -9,7 +9,6 @@ from typing import Any
 
 import diffusers
 import torch
-from torch import nn
 
 from visionpeft.backbones.build import build, local_weights, offline
 from visionpeft.backbones.spec import Backbone, InputSpec, Request
@@ -24,20 +23,20 @@ class _Network:
 
     defaults: dict[str, Any]
     subfolder: str | None
-    example: Callable[[nn.Module, int, str], dict[str, torch.Tensor]]
+    example: Callable[[Any, int, str], dict[str, torch.Tensor]]
 
 
-def _unet(model: nn.Module, size: int, device: str) -> dict[str, torch.Tensor]:
+def _unet(model: Any, size: int, device: str) -> dict[str, torch.Tensor]:
     sample = torch.zeros(1, model.config["in_channels"], size, size, device=device)
     return {"sample": sample, "timestep": torch.zeros(1, dtype=torch.long, device=device)}
 
 
-def _conditional(model: nn.Module, size: int, device: str) -> dict[str, torch.Tensor]:
+def _conditional(model: Any, size: int, device: str) -> dict[str, torch.Tensor]:
     text = torch.zeros(1, 77, model.config["cross_attention_dim"], device=device)
     return {**_unet(model, size, device), "encoder_hidden_states": text}
 
 
-def _autoencoder(model: nn.Module, size: int, device: str) -> dict[str, torch.Tensor]:
+def _autoencoder(model: Any, size: int, device: str) -> dict[str, torch.Tensor]:
     return {"sample": torch.zeros(1, model.config["in_channels"], size, size, device=device)}
 
 
@@ -88,14 +87,14 @@ def load(request: Request) -> Backbone:
         model.to(device)
     else:
         side = {"sample_size": request.image_size} if request.image_size else {}
-        model = build(f"diffusers/{name}", kind, device, **{**network.defaults, **side, **request.options})
+        model: Any = build(f"diffusers/{name}", kind, device, **{**network.defaults, **side, **request.options})
         note = local_weights(model, pretrained) if pretrained else "random weights"
     size, channels = request.image_size or model.config["sample_size"] or 64, model.config["in_channels"]
     spec = InputSpec(size, channels, mean=(0.5,) * channels, std=(0.5,) * channels)
     return Backbone(model, spec, (note,), lambda: network.example(model, size, device))
 
 
-def _published(name: str, kind: Any, network: _Network, pretrained: bool | str) -> tuple[nn.Module, str]:
+def _published(name: str, kind: Any, network: _Network, pretrained: bool | str) -> tuple[Any, str]:
     """A model by diffusers' own reader: Stable Diffusion 1.5 from the hub, or a local folder."""
     if isinstance(pretrained, str):
         return kind.from_pretrained(Path(pretrained).expanduser()), f"weights from {pretrained}"

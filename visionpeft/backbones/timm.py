@@ -24,12 +24,13 @@ def load(request: Request) -> Backbone:
     _check_name(name, pretrained)
     state, origin = (None, "") if isinstance(pretrained, bool) else _state(pretrained)
     model = _create(request, _shape_options(request, state))
+    config: Any = model.pretrained_cfg
     if state is not None:
         note = fit(model, state, origin, _head_path(model), _adjuster(model))
     else:
         check_finite(model.state_dict(), f"the weights of timm/{name}")
-        note = f"weights of {_tag(model)} from the hub" if pretrained else "random weights"
-    spec = _input(model.pretrained_cfg, request.image_size, request.options.get("in_chans"))
+        note = f"weights of {_tag(config)} from the hub" if pretrained else "random weights"
+    spec = _input(config, request.image_size, request.options.get("in_chans"))
 
     def example() -> torch.Tensor:
         return torch.zeros(1, spec.channels, spec.size, spec.size, device=request.device)
@@ -83,7 +84,7 @@ def _has_fixed_size(name: str) -> bool:
 def _classes_in(name: str, state: State) -> int | None:
     """Outputs of the classifier in a file, so that it loads whole."""
     config = None if ":" in name else timm.get_pretrained_cfg(name)
-    path = "" if config is None else config.classifier
+    path = (config and config.classifier) or ""
     weight = state.get(f"{path if isinstance(path, str) else path[0]}.weight")
     return None if weight is None else len(weight)
 
@@ -101,8 +102,7 @@ def _adjuster(model: nn.Module) -> Callable[[State], State] | None:
     return None if convert is None else lambda state: convert(state, model)
 
 
-def _tag(model: nn.Module) -> str:
-    config = model.pretrained_cfg
+def _tag(config: dict[str, Any]) -> str:
     return f"{config['architecture']}.{config['tag']}" if config.get("tag") else str(config["architecture"])
 
 

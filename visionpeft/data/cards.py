@@ -158,17 +158,22 @@ def cards() -> list[str]:
 
 
 def load_card(name: str | Path) -> Card:
-    """Read a card by its name in ``datasets/`` or by the path of a YAML file.
+    """Read a card by its name in ``datasets/``, or by the path of a YAML file or of a folder of images.
+
+    A folder of images is read by the template ``folder``; with ``train`` and ``test`` inside, the latter is the test
+    split.
 
     Raises:
         UnknownNameError: no card has this name (near names are shown).
         DataError: the file is not valid YAML, has an unknown or missing key, or a value of the wrong type.
     """
     path = Path(name).expanduser()
-    if path.suffix not in {".yaml", ".yml"}:
+    if str(name) in cards():
         path = resource("datasets") / f"{name}.yaml"
-        if not path.exists():
-            raise unknown("data set", str(name), cards())
+    elif path.is_dir():
+        return _folder_card(path)
+    elif path.suffix not in {".yaml", ".yml"}:
+        raise unknown("data set", str(name), cards())
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -184,6 +189,19 @@ def parse_card(content: object, origin: str) -> Card:
         return Card.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
         raise DataError(f"{origin}: " + "; ".join(_explain(item) for item in error.errors())) from None
+
+
+def _folder_card(folder: Path) -> Card:
+    template = load_card("folder")
+    official = (folder / "train").is_dir() and (folder / "test").is_dir()
+    return template.model_copy(
+        update={
+            "name": folder.resolve().name,
+            "title": f"Pictures in {folder}",
+            "sources": (FolderSource(kind="folder", path=str(folder.resolve())),),
+            "split": template.split.model_copy(update={"test": "official"}) if official else template.split,
+        }
+    )
 
 
 def _explain(item: object) -> str:

@@ -47,9 +47,9 @@ def describe(source: AnySource) -> str:
 
 def _from(card: Card, source: AnySource, cache: Path) -> Path:
     if isinstance(source, FolderSource):
-        return _local(source)
+        return _verified(card, _local(source))
     if isinstance(source, PipSource) and (folder := installed(source)):
-        return folder
+        return _verified(card, folder)
     name = "url" if isinstance(source, UrlSource) else f"{source.kind}-{source.package}-{source.version}"
     return _once(cache / "datasets" / card.name / name, lambda target: _fill(card, source, target))
 
@@ -74,8 +74,14 @@ def _fill(card: Card, source: AnySource, target: Path) -> None:
     elif isinstance(source, UrlSource):
         for name, url in source.files.items():
             download(url, target / name)
+    _verified(card, target)
+
+
+def _verified(card: Card, folder: Path) -> Path:
+    """``folder``, unless a file the card has a checksum for is missing or another one; then DataError."""
     for name in card.files:
-        content(card, target, name)  # raises unless it is the file the card names
+        content(card, folder, name)
+    return folder
 
 
 def _once(target: Path, fill: Callable[[Path], None]) -> Path:

@@ -49,7 +49,10 @@ def content(card: Card, folder: Path, name: str) -> bytes:
         raise DataError(f"data set {card.name!r}: cannot read {name} in {folder}: {error}") from error
     digest = hashlib.sha256(found).hexdigest()
     if digest != card.files.get(name, digest):
-        raise DataError(f"data set {card.name!r}: {name} in {folder} has sha256 {digest}, not {card.files[name]}")
+        raise DataError(
+            f"data set {card.name!r}: {name} in {folder} has sha256 {digest}, but the card names {card.files[name]}; "
+            "if visionpeft fetched it, delete the folder to fetch it anew"
+        )
     return found
 
 

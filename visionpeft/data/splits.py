@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def divide(
                 f"class {name!r} has {len(members)} image(s); at least {sum(counts.values()) + 1} are needed "
                 f"for train, {' and '.join(counts)}"
             )
-        order, start = members[hashed_order([keys[i] for i in members], seed)], 0
+        order, start = members[hashed_order([keys[i] for i in members.tolist()], seed)], 0
         for part, count in counts.items():
             parts[order[start : start + count]] = part
             start += count
@@ -135,8 +136,8 @@ def load_split(path: str | Path) -> Split:
     try:
         content = json.loads(Path(path).read_text())
         recorded = content.pop("sha256")
-        parts = {part: tuple(content.pop(part)) for part in ("train", "val", "test")}
-        split = Split(**content, **parts)
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        split = Split(**fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a split file: {error}") from error
     if split.sha256 != recorded:
