@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test fast lint format bench clean
+.PHONY: help install quickstart test fast lint format docs bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: $(VENV)/.dev ## check style, formatting, types and the images
 format: $(VENV)/.dev ## mend style and formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(VENV)/.dev ## renew the tables of the README from the code
+	$(BIN)/python -P tests/generate_docs.py
 
 bench: $(VENV)/.dev ## time every method against full fine-tuning, HF PEFT and LyCORIS
 	$(BIN)/visionpeft bench $(BENCH)
