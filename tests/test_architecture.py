@@ -70,7 +70,7 @@ def rooms_imported(path: Path) -> set[tuple[str, int]]:
     found = set()
     for name, line in imported_modules(ast.parse(path.read_text())):
         head, _, tail = name.partition(".")
-        if head == "visionpeft":
+        if head == "visionpeft" and tail != "__version__":
             room = tail.partition(".")[0]
             found.add((room if room in FLOOR else "", line))
     return found
@@ -172,3 +172,12 @@ def test_the_installed_package_does_not_expose_the_repository_root():
     code = "import importlib.util as u; print(u.find_spec('hatch_build'))"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
+
+
+def test_a_room_never_hides_the_function_of_its_name():
+    """Importing a submodule binds it on the package: `vp.methods` must stay the function that it is."""
+    modules_after(
+        "import visionpeft as vp, visionpeft.methods, visionpeft.surgery.adapt\n"
+        "names = [name for name in vp.__all__ if not name.startswith('_')]\n"
+        "assert not (bad := [name for name in names if not callable(getattr(vp, name))]), bad"
+    )
