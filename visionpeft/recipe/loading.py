@@ -21,7 +21,7 @@ from visionpeft.recipe.yaml import parse
 def load_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe at a path, under a shipped name (``classify/quickstart``), or from plain data.
 
-    ``overrides`` are ``key.path=value`` strings. Method options are checked by :func:`check_methods`, not here.
+    ``overrides`` are ``key.path=value`` strings. Method options are :func:`check_methods`' part.
 
     Raises:
         UserError: no such file, not YAML, an unknown key, or a value that does not fit.
@@ -53,7 +53,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(source: str | Path) -> Path:
-    """The file if it exists, else the shipped recipe of that name (``recipes/`` and ``.yaml`` may be left out).
+    """The file if it exists, else the shipped recipe of that name; ``recipes/`` and ``.yaml`` are optional.
 
     Raises:
         UserError: neither; near names are shown.
@@ -81,10 +81,7 @@ def _explain(details: list[ErrorDetails]) -> list[str]:
     for detail in details:
         steps = [step for step in detail["loc"] if not (isinstance(step, str) and _is_branch(step))]
         lines.setdefault(".".join(str(step) for step in steps), []).append(_complaint(detail, steps))
-    return [
-        " or ".join(dict.fromkeys(line)) if not key else f"{key}: {_joined(line)}"
-        for key, line in lines.items()
-    ]
+    return [" or ".join(dict.fromkeys(line)) if not key else f"{key}: {_joined(line)}" for key, line in lines.items()]
 
 
 def _joined(complaints: list[str]) -> str:

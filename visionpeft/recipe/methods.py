@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Any
+
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from visionpeft.errors import OptionError, UnknownNameError, UserError, unknown
 from visionpeft.recipe.entries import entries
@@ -18,11 +21,13 @@ def build_method(section: Method) -> Any:
     from visionpeft.methods import find, make, methods
 
     try:
-        find(section.name)
+        cls = find(section.name)
     except UnknownNameError:
         raise unknown("method", section.name, [*methods(), *WITHOUT_ADAPTER]) from None
+    hints = typing.get_type_hints(cls)
+    checked = {key: _typed(section.name, key, value, hints.get(key)) for key, value in section.options.items()}
     try:
-        return make(section.name, {key: _frozen(value) for key, value in section.options.items()})
+        return make(section.name, checked)
     except UserError:
         raise
     except (TypeError, ValueError) as error:
@@ -37,6 +42,19 @@ def check_methods(recipe: Recipe) -> None:
             build_method(section)
         elif section.options:
             raise OptionError(f"method {section.name!r} has no options, found {', '.join(section.options)}")
+
+
+def _typed(method: str, key: str, value: Any, hint: Any) -> Any:
+    """The value as the option's annotated type; an unknown key is left to the registry."""
+    value = _frozen(value)
+    if hint is None:
+        return value
+    try:
+        return TypeAdapter(hint).validate_python(value, strict=True)
+    except PydanticSchemaGenerationError:
+        return value
+    except ValidationError as error:
+        raise OptionError(f"method.{key}: {method} cannot take {value!r}: {error.errors()[0]['msg']}") from None
 
 
 def _frozen(value: Any) -> Any:

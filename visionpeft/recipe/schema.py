@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 
 from visionpeft.recipe.sections import WITHOUT_ADAPTER, Recipe
 
-
 _WRAPPED = {
     "type": "object",
     "properties": {"name": {"pattern": r"^dora\(.+\)$", "description": "DoRA over another additive method"}},

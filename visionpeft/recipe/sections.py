@@ -48,9 +48,7 @@ class Backbone(Section):
         description="true = hub; 'package' = from a Python package; a path to .safetensors; false = random",
     )
     image_size: Count | None = Field(default=None, description="pixels a side; default: as in pretraining")
-    options: dict[str, Plain | list[Plain]] = Field(
-        default={}, description="passed to the model's constructor"
-    )
+    options: dict[str, Plain | list[Plain]] = Field(default={}, description="passed to the model's constructor")
 
 
 class Method(Section):
@@ -83,6 +81,7 @@ class Data(Section):
     card: str = Field(description="a name from `visionpeft datasets`, or a path to a card")
     shots: Count | None = Field(default=None, description="training images a class; default: all")
     val_shots: Count | None = Field(default=None, description="validation images a class; default: all")
+    test_shots: Count | None = Field(default=None, description="test images a class; default: all")
     batch_size: Count = 32
     augment: Literal["standard", "none"] = "standard"
     workers: Annotated[int, Field(ge=0, le=256)] = 0
@@ -93,13 +92,12 @@ class Trainer(Section):
 
     max_steps: Count = 1000
     lr: LearningRate = 1e-3
+    head_lr: LearningRate | None = Field(default=None, description="learning rate of the head; default: lr")
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.01
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     checkpoint_every: Count = Field(default=100, description="steps between checkpoints for --resume")
-    evaluate_every: Count | None = Field(
-        default=None, description="steps between validations; default: ten in a run"
-    )
+    evaluate_every: Count | None = Field(default=None, description="steps between validations; default: ten in a run")
     channels_last: bool = Field(default=False, description="memory layout of images and convolutions")
 
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "16-true", "64-true"] = "32-true"
@@ -168,9 +166,7 @@ class Recipe(Section):
     """A whole run: backbone, method, data, task, trainer, and what to compare with."""
 
     name: FolderName = Field(description="name of the run folder")
-    label: Label | None = Field(
-        default=None, description="the main entry's name in tables; default: the method"
-    )
+    label: Label | None = Field(default=None, description="the main entry's name in tables; default: the method")
     task: Task = Task()
     backbone: Backbone
     method: Method
@@ -191,6 +187,7 @@ class Recipe(Section):
     )
     baselines: list[Literal["nearest_centroid"]] = []
     logging: Logging = Logging()
+    publish: bool = Field(default=False, description="keep the merged model in the cache as pretrained: run:<name>")
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -1,0 +1,64 @@
+"""``visionpeft export``: one verb, a registry of formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from visionpeft.errors import unknown
+from visionpeft.export.merged import load_plain, why_not_mergeable, write_merged
+from visionpeft.export.parity import Parity
+from visionpeft.export.programs import write_onnx, write_program
+from visionpeft.recipe import Recipe
+from visionpeft.runs import folder as folders
+from visionpeft.runs.finished import open_run
+from visionpeft.runs.stages import Stages
+
+
+def export_run(run: str | Path, form: str = "merged", output: str | Path | None = None) -> tuple[Path, Parity]:
+    """Export the main entry of a finished run and check the artifact against the adapted model.
+
+    Args:
+        run: a run folder.
+        form: ``merged`` (safetensors), ``program`` (``torch.export``) or ``onnx``.
+        output: the file to write; default ``<run>/model.<suffix>`` (for merged: ``merged.safetensors``).
+
+    Raises:
+        UserError: no run folder, unknown format, or the adapter cannot be merged.
+        ParityError: the artifact disagrees with the adapted model; it is not kept.
+    """
+    if form not in FORMATS:
+        raise unknown("export format", form, FORMATS)
+    opened = open_run(run)
+    name, write = FORMATS[form]
+    path = Path(output) if output is not None else Path(run) / name
+    images = next(iter(opened.stages.data.test_dataloader()))[0]
+    return path, write(path, opened.stages, opened.recipe, images)
+
+
+def _graph(writer: Callable[[Path, torch.nn.Module, Tensor], Parity]) -> Callable[..., Parity]:
+    """A graph of the merged network; of the adapted one where the method does not merge."""
+
+    def write(path: Path, stages: Stages, recipe: Recipe, images: Tensor) -> Parity:
+        model = stages.task.model
+        if why_not_mergeable(recipe) is None:
+            plain = path.with_name(f".{path.name}.merged.safetensors")
+            try:
+                write_merged(plain, stages, recipe, images)
+                model = load_plain(plain, recipe, stages.task.classes)
+            finally:
+                plain.unlink(missing_ok=True)
+        return writer(path, model, images)
+
+    return write
+
+
+FORMATS: dict[str, tuple[str, Callable[[Path, Stages, Recipe, Tensor], Parity]]] = {
+    "merged": (folders.MERGED, write_merged),
+    "program": ("model.pt2", _graph(write_program)),
+    "onnx": ("model.onnx", _graph(write_onnx)),
+}
+"""Format → default file name and writer."""

@@ -1,0 +1,69 @@
+"""Merged weights: the adapter folded into the network's own weights, under the network's own key names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from visionpeft.backbones.weights import fit
+from visionpeft.errors import StateError
+from visionpeft.export.parity import Parity, compare
+from visionpeft.recipe import Recipe, build_method
+from visionpeft.runs.stages import Stages, open_backbone
+from visionpeft.runs.trial import read_weights, write_weights
+from visionpeft.surgery.merge import merge, unmerge
+from visionpeft.surgery.mount import hosts
+
+
+def why_not_mergeable(recipe: Recipe) -> str | None:
+    """The reason a recipe's adapter cannot be folded into weights, or None."""
+    if not recipe.method.adapts or build_method(recipe.method).mergeable:
+        return None
+    return f"{recipe.method.name} acts on activations and cannot be folded into weights; the adapter folder holds it"
+
+
+def write_merged(path: Path, stages: Stages, recipe: Recipe, images: Tensor) -> Parity:
+    """Merge the model, save it as safetensors, load the file into a fresh plain network and compare the logits.
+
+    Args:
+        path: the file to write.
+        stages: adapted and trained; the model is merged only while its weights are read.
+        recipe: says which plain network the file is for.
+        images: ``(B, C, H, W)``, a real batch to compare on.
+
+    Raises:
+        StateError: the method cannot be merged.
+        ParityError: the file does not say what the adapted model says; nothing is left at ``path``.
+    """
+    if reason := why_not_mergeable(recipe):
+        raise StateError(reason)
+    write_weights(path, merged_state(stages.task.model))
+    try:
+        return compare(stages.task.model, load_plain(path, recipe, stages.task.classes), images, "merged")
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def load_plain(path: Path, recipe: Recipe, classes: int) -> nn.Module:
+    """The recipe's plain network, in eval mode, with the weights of a merged file.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another network.
+    """
+    plain = open_backbone(recipe, classes, pretrained=False).model
+    fit(plain, read_weights(path), str(path))
+    return plain.eval()
+
+
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the merged weights under the plain network's keys; ``model`` itself stays adapted."""
+    adapted = any(hosts(model))
+    if adapted:
+        merge(model)
+    try:
+        return {name: value.clone() for name, value in model.state_dict().items() if ".adapters." not in f".{name}"}
+    finally:
+        if adapted:
+            unmerge(model)

@@ -1,0 +1,64 @@
+"""Programs: the network as a graph that runs without its Python code, by ``torch.export`` or as ONNX."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionpeft.errors import UserError
+from visionpeft.export.parity import Parity, compare
+from visionpeft.files import atomic_write
+
+
+def write_program(path: Path, model: nn.Module, images: Tensor) -> Parity:
+    """Save ``model`` as a ``torch.export`` program (``.pt2``) with a free batch size, and compare it on ``images``.
+
+    Raises:
+        ParityError: the loaded program does not say what the model says.
+    """
+    batch = torch.export.Dim("batch", min=1)
+    with torch.no_grad():
+        program = torch.export.export(model.eval(), (images,), dynamic_shapes=({0: batch},))
+    atomic_write(path, lambda temporary: _to(temporary, ".pt2", lambda file: torch.export.save(program, file)))
+    return compare(model, torch.export.load(path).module(), images, "torch.export")
+
+
+def write_onnx(path: Path, model: nn.Module, images: Tensor) -> Parity:
+    """Save ``model`` as ONNX with a free batch size, and compare it under onnxruntime.
+
+    Raises:
+        UserError: onnx, onnxscript or onnxruntime is not installed.
+        ParityError: onnxruntime does not compute what the model computes.
+    """
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"ONNX export needs {', '.join(missing)}: pip install 'visionpeft[onnx]'")
+    import onnxruntime
+
+    shapes = ({0: torch.export.Dim("batch", min=1)},)
+    with torch.no_grad():
+        program = torch.onnx.export(model.eval(), (images,), dynamo=True, dynamic_shapes=shapes, verbose=False)
+    assert program is not None, "dynamo=True returns the program"
+    atomic_write(path, lambda temporary: program.save(str(temporary), external_data=False))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(batch: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: batch.numpy()})[0])
+
+    return compare(model, run, images, "ONNX")
+
+
+def _to(path: Path, suffix: str, save: Callable[[Path], Any]) -> None:
+    """Save under a name with the suffix a library insists on, then move it to ``path``."""
+    named = path.with_name(path.name + suffix)
+    try:
+        save(named)
+        named.replace(path)
+    finally:
+        named.unlink(missing_ok=True)

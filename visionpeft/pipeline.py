@@ -1,0 +1,185 @@
+"""``run``: from a recipe to a finished run folder, stage by stage; every stage that is already done is skipped."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from visionpeft.data.splits import save_split
+from visionpeft.errors import UserError
+from visionpeft.export.merged import why_not_mergeable, write_merged
+from visionpeft.files import atomic_write, cache_dir
+from visionpeft.metrics import Predictions
+from visionpeft.recipe import Entry, Recipe, check_methods, entries, load_recipe
+from visionpeft.report import write_report
+from visionpeft.runs import folder as folders
+from visionpeft.runs.artifacts import write_examples, write_plan, write_trained
+from visionpeft.runs.baselines import baseline_predictions
+from visionpeft.runs.environment import environment
+from visionpeft.runs.predictions import read_predictions, write_predictions
+from visionpeft.runs.result import RunResult, Trial
+from visionpeft.runs.stages import build, open_data
+from visionpeft.runs.table import baseline_row, entry_row, with_gains
+from visionpeft.runs.trial import TrialSpec, restored, test, train
+from visionpeft.tasks.tune import Tuned, tune
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """An entry after training and testing: one spec, trial and set of predictions a seed."""
+
+    entry: Entry
+    specs: list[TrialSpec]
+    trials: list[Trial]
+    predictions: list[Predictions]
+    tuned: Tuned | None
+
+
+def run(
+    source: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Iterable[str] = (),
+    output: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> RunResult:
+    """Adapt, train, evaluate, report and merge what a recipe describes.
+
+    Args:
+        source: a recipe file, a shipped recipe's name, plain data, or with ``resume`` also a run folder.
+        overrides: ``key.path=value`` changes of the recipe.
+        output: the run folder to make; default ``runs/<name>`` (then ``-2``, ``-3``, …). While it is being filled it
+            is called ``<output>.partial``.
+        resume: continue an unfinished run of the same recipe, bit for bit on a CPU; starts one if there is none.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        UserError: anything the user can mend. A run that failed before its first checkpoint leaves nothing behind.
+    """
+    recipe, folder = _locate(source, list(overrides), output, resume)
+    if folder and not _is_partial(folder):
+        return RunResult.load(folder)
+    check_methods(recipe)
+    folder = folder or folders.new_run(recipe, output)
+    with _leaving_nothing_behind(folder), folders.locked(folder):
+        _fill(recipe, folder, progress)
+    return RunResult.load(folders.finish(folder))
+
+
+def _locate(source: Any, overrides: list[str], output: str | Path | None, resume: bool) -> tuple[Recipe, Path | None]:
+    """The recipe and, with ``resume``, the folder of its run if there is one, finished or partial."""
+    if isinstance(source, (str, Path)) and Path(source).is_dir():
+        path = Path(source)
+        if not resume or overrides:
+            raise UserError(f"{path} is a run folder: continue it with --resume (and without --set)")
+        return load_recipe(path / folders.RECIPE), path
+    recipe = load_recipe(source, overrides)
+    if not resume:
+        return recipe, None
+    final = folders.final_path(recipe, output)
+    if (final / folders.RECIPE).is_file() and load_recipe(final / folders.RECIPE).digest == recipe.digest:
+        return recipe, final
+    return recipe, folders.find_partial(recipe, output)
+
+
+def _fill(recipe: Recipe, folder: Path, progress: bool) -> None:
+    listed = entries(recipe)
+    _preflight(listed, recipe, folder)
+    outcomes = [_train_and_test(entry, recipe.seeds, folder, progress) for entry in listed]
+    rows = [
+        entry_row(o.entry, o.trials, o.predictions, "main" if o.entry.swept is not None or index == 0 else "compare")
+        for index, o in enumerate(outcomes)
+    ]
+    controls = {name: baseline_predictions(name, recipe, folder) for name in recipe.baselines}
+    chosen = max((i for i, row in enumerate(rows) if row.kind == "main"), key=lambda i: rows[i].val_top1 or 0.0)
+    rows = with_gains(
+        [*(baseline_row(name, found, recipe.seeds) for name, found in controls.items()), *rows],
+        {**controls, **{o.entry.label: o.predictions for o in outcomes}},
+        rows[chosen].label,
+    )
+    merge = _artifacts(outcomes[chosen], recipe, folder)
+    result = {
+        "name": recipe.name,
+        "digest": recipe.digest,
+        "rows": [row.to_json() for row in rows],
+        "trials": [trial.to_json() for o in outcomes for trial in o.trials],
+        "tuning": {o.entry.label: _tuning(o.tuned) for o in outcomes if o.tuned},
+        "main": outcomes[chosen].entry.label,
+        "merge": merge,
+        "environment": environment(),
+    }
+    atomic_write(folder / folders.METRICS, json.dumps(result, indent=1))
+    write_report(folder)
+
+
+def _preflight(listed: list[Entry], recipe: Recipe, folder: Path) -> None:
+    """Open the data and mount every entry's method once, so that the last entry's typo does not cost an hour."""
+    for entry in listed:
+        stages = build(entry.recipe, recipe.seeds[0])
+        stages.task.configure_model()
+        write_plan(folder, entry, stages)
+    for seed in recipe.seeds:
+        save_split(folder / "splits" / f"seed-{seed}.json", open_data(recipe, seed).split)
+
+
+def _train_and_test(entry: Entry, seeds: list[int], folder: Path, progress: bool) -> _Outcome:
+    """Tune the learning rate on the first seed's validation split, then train and test every seed."""
+    section, tuned = entry.recipe.tune, None
+    if section is not None:
+        tuned = tune(section.lr, lambda lr: train(TrialSpec(entry, seeds[0], lr, folder), progress).val["top1"])
+    lr = tuned.value if tuned else entry.recipe.trainer.lr
+    specs = [TrialSpec(entry, seed, lr, folder) for seed in seeds]
+    trials = [train(spec, progress) for spec in specs]
+    return _Outcome(entry, specs, trials, [_tested(spec) for spec in specs], tuned)
+
+
+def _tested(spec: TrialSpec) -> Predictions:
+    path = spec.folder / "predictions.safetensors"
+    if not path.is_file():
+        write_predictions(path, test(spec, restored(spec)))
+    return read_predictions(path)
+
+
+def _artifacts(outcome: _Outcome, recipe: Recipe, folder: Path) -> str:
+    """Adapter, other trained weights, examples and the merged model of the first seed; how the merge went."""
+    stages, entry = restored(outcome.specs[0]), outcome.entry
+    write_trained(folder, stages, entry.recipe.method.adapts)
+    write_examples(folder, stages, outcome.predictions[0])
+    if reason := why_not_mergeable(entry.recipe):
+        return reason
+    images = next(iter(stages.data.test_dataloader()))[0]
+    parity = write_merged(folder / folders.MERGED, stages, entry.recipe, images)
+    if recipe.publish:
+        atomic_write(
+            cache_dir() / "sources" / recipe.name / "model.safetensors", (folder / folders.MERGED).read_bytes()
+        )
+    return str(parity)
+
+
+def _tuning(tuned: Tuned) -> dict[str, Any]:
+    return {
+        "lr": tuned.value,
+        "val_top1": {f"{lr:g}": score for lr, score in tuned.scores.items()},
+        "at_edge": tuned.at_edge,
+    }
+
+
+def _is_partial(path: Path) -> bool:
+    return path.name.endswith(folders.SUFFIX)
+
+
+@contextmanager
+def _leaving_nothing_behind(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        kept = not folders.abandon(folder)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"the disk is full: free some space, then continue with --resume ({folder})") from error
+        if kept and isinstance(error, (Exception, KeyboardInterrupt)):
+            error.add_note(f"continue with: visionpeft run --resume {folder}")
+        raise

@@ -1,0 +1,146 @@
+"""What a run produces: trials, the rows of its table, and the result that ``vp.run`` returns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from visionpeft.errors import unknown
+from visionpeft.runs import folder as folders
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training with one seed and one learning rate.
+
+    ``val`` holds ``loss``, ``top1``, ``top5`` and ``ece`` after the last step; ``seconds`` is the wall time of
+    training and ``cpu_seconds`` its processor time; ``peak_memory`` is in bytes (on the device for CUDA, else
+    resident memory). ``trainable`` counts trained weights, ``adapter`` those of the adapter, ``total`` all weights of
+    the network without the adapter. ``folder`` lies inside the run folder.
+    """
+
+    entry: str
+    seed: int
+    lr: float
+    val: dict[str, float]
+    trainable: int
+    adapter: int
+    total: int
+    steps: int
+    seconds: float
+    cpu_seconds: float
+    peak_memory: int
+    folder: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Trial:
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: the trials of an entry pooled over seeds.
+
+    ``interval`` is the 95 % bootstrap interval of ``top1``; ``gain`` is the difference to it of the main entry
+    (main − this row) with its paired interval, or None for the main entry itself.
+    """
+
+    label: str
+    kind: str  # "main", "compare" or "baseline"
+    top1: float
+    interval: tuple[float, float]
+    by_seed: dict[int, float]
+    top5: float | None = None
+    ece: float | None = None
+    val_top1: float | None = None
+    lr: float | None = None
+    trainable: int = 0
+    adapter: int = 0
+    total: int = 0
+    seconds: float = 0.0
+    peak_memory: int | None = None
+    swept: Any = None
+    gain: float | None = None
+    gain_interval: tuple[float, float] | None = None
+
+    @property
+    def share(self) -> float:
+        """Trained weights as a fraction of all weights."""
+        return self.trainable / self.total if self.total else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Row:
+        pairs = {key: tuple(data[key]) for key in ("interval", "gain_interval") if data[key] is not None}
+        return cls(**{**data, **pairs, "by_seed": {int(seed): value for seed, value in data["by_seed"].items()}})
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a finished run lies and what it found.
+
+    ``adapter`` is None for ``head_only`` and ``full``; ``merged`` is None where ``merge_note`` says why.
+    """
+
+    folder: Path
+    digest: str
+    rows: tuple[Row, ...]
+    trials: tuple[Trial, ...]
+    main: Row
+    tuning: dict[str, Any]
+    merge_note: str
+    environment: dict[str, str]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> RunResult:
+        """Read a run folder.
+
+        Raises:
+            UserError: it holds no ``metrics.json``, or one that is damaged.
+        """
+        folder = Path(folder)
+        data = folders.read_json(folder / folders.METRICS)
+        rows = tuple(Row.from_json(row) for row in data["rows"])
+        return cls(
+            folder=folder,
+            digest=data["digest"],
+            rows=rows,
+            trials=tuple(Trial.from_json(trial) for trial in data["trials"]),
+            main=next(row for row in rows if row.label == data["main"]),
+            tuning=data["tuning"],
+            merge_note=data["merge"],
+            environment=data["environment"],
+        )
+
+    @property
+    def report(self) -> Path:
+        return self.folder / folders.REPORT
+
+    @property
+    def adapter(self) -> Path | None:
+        return self._made(folders.ADAPTER)
+
+    @property
+    def merged(self) -> Path | None:
+        return self._made(folders.MERGED)
+
+    def row(self, label: str) -> Row:
+        """The row with this label.
+
+        Raises:
+            UnknownNameError: there is none; near labels are shown.
+        """
+        for row in self.rows:
+            if row.label == label:
+                return row
+        raise unknown("row", label, [row.label for row in self.rows])
+
+    def _made(self, name: str) -> Path | None:
+        path = self.folder / name
+        return path if path.exists() else None

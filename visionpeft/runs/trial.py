@@ -1,0 +1,195 @@
+"""One trial: an entry of the recipe trained with one seed and one learning rate, and tested from its saved weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from safetensors.torch import save_file
+
+from visionpeft.errors import OptionError, StateError, UserError
+from visionpeft.files import atomic_write
+from visionpeft.metrics import Predictions
+from visionpeft.recipe import Entry, Recipe
+from visionpeft.recipe.sections import LIGHTNING_KEYS
+from visionpeft.runs.callbacks import AtomicCheckpoints, Checkpoints, History, Meter, Progress
+from visionpeft.runs.folder import read_json
+from visionpeft.runs.loggers import loggers
+from visionpeft.runs.result import Trial
+from visionpeft.runs.stages import Stages, build
+from visionpeft.tasks.frozen import moving_state
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """Which trial, and in which run folder."""
+
+    entry: Entry
+    seed: int
+    lr: float
+    run: Path
+
+    @property
+    def name(self) -> str:
+        """Its folder inside the run folder."""
+        return f"trials/{self.entry.slug}/lr-{self.lr:g}/seed-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return self.run / self.name
+
+    @property
+    def weights(self) -> Path:
+        """What it trained: adapter, head, norms and the buffers beside them."""
+        return self.folder / "weights.safetensors"
+
+
+def train(spec: TrialSpec, progress: bool) -> Trial:
+    """Train, or continue from the last checkpoint, or return what is already there.
+
+    Raises:
+        UserError: anything the user can mend, such as a loss that became NaN.
+    """
+    if (spec.folder / "trial.json").is_file():
+        return Trial.from_json(read_json(spec.folder / "trial.json"))
+    stages = build(spec.entry.recipe, spec.seed, spec.lr)
+    history, meter = History(spec.entry.recipe.trainer.log_every_n_steps), Meter()
+    checkpoint = spec.folder / "last.ckpt"
+    callbacks = [history, meter, *_terminal(spec, progress)]
+    callbacks.append(Checkpoints(checkpoint, spec.entry.recipe.trainer.checkpoint_every))
+    with readable_errors():
+        trainer = lightning_trainer(spec.entry.recipe, callbacks, loggers(spec.entry, spec.run, spec.name))
+        resume = checkpoint if checkpoint.is_file() else None
+        trainer.fit(stages.task, datamodule=stages.data, ckpt_path=resume, weights_only=True)
+        measured = trainer.validate(stages.task, datamodule=stages.data, verbose=False)[0]
+    trial = _trial(spec, stages, trainer.global_step, meter.totals, measured)
+    write_weights(spec.weights, moving_state(stages.task.model))
+    atomic_write(spec.folder / "history.json", json.dumps(history.rows))
+    atomic_write(spec.folder / "trial.json", json.dumps(trial.to_json(), indent=1))
+    return trial
+
+
+def restored(spec: TrialSpec) -> Stages:
+    """The stages of a finished trial, adapted and with its trained weights.
+
+    Raises:
+        UserError: the weights file is missing, damaged, or of another recipe.
+    """
+    stages = build(spec.entry.recipe, spec.seed, spec.lr)
+    stages.task.configure_model()
+    state, wanted = read_weights(spec.weights), moving_state(stages.task.model)
+    if state.keys() != wanted.keys():
+        raise UserError(f"{spec.weights} does not fit the recipe: {sorted(state.keys() ^ wanted.keys())[:4]}")
+    stages.task.model.load_state_dict(state, strict=False)
+    return stages
+
+
+def test(spec: TrialSpec, stages: Stages, part: str = "test") -> Predictions:
+    """Logits and labels of the images of a split, in its fixed order."""
+    with readable_errors():
+        trainer = lightning_trainer(spec.entry.recipe, [], [])
+        trainer.test(stages.task, dataloaders=stages.data.ordered(part), verbose=False)
+    assert stages.task.predictions is not None, "trainer.test has run"
+    return stages.task.predictions
+
+
+def lightning_trainer(recipe: Recipe, callbacks: list[Any], logs: list[Any]) -> lightning.Trainer:
+    """The trainer a recipe describes; its Lightning arguments are passed on as they are."""
+    section = recipe.trainer
+    passed = {key: getattr(section, key) for key in LIGHTNING_KEYS}
+    if section.precision in ("16-mixed", "16-true") and not _on_accelerator(section.accelerator):
+        raise OptionError(f"trainer.precision: {section.precision} needs a GPU; on a CPU use bf16-mixed or 32-true")
+    return lightning.Trainer(
+        **passed,
+        max_steps=section.max_steps,
+        val_check_interval=_validation_interval(recipe),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=logs or False,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpoints()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def write_weights(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """Save tensors by name as safetensors, atomically."""
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    atomic_write(path, lambda temporary: save_file(plain, temporary))
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name.
+
+    Raises:
+        UserError: the file is missing, truncated, or holds NaN.
+    """
+    from visionpeft.backbones.weights import check_finite, read_state
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing")
+    state = read_state(path)
+    check_finite(state, str(path))
+    return state
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turn what Lightning and torch raise for wrong input into errors that say what to change; hush the rest."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)`.*")
+        try:
+            yield
+        except MisconfigurationException as error:
+            raise OptionError(f"trainer: {error}") from error
+        except torch.OutOfMemoryError as error:
+            raise StateError("the device has no memory left: lower data.batch_size or backbone.image_size") from error
+
+
+def _terminal(spec: TrialSpec, progress: bool) -> list[Any]:
+    recipe = spec.entry.recipe
+    extras = [f"lr {spec.lr:g}"] if recipe.tune else []
+    extras += [f"seed {spec.seed}"] if len(recipe.seeds) > 1 else []
+    return [Progress(", ".join([spec.entry.label, *extras]))] if progress else []
+
+
+def _trial(spec: TrialSpec, stages: Stages, steps: int, totals: dict[str, Any], measured: Any) -> Trial:
+    parameters = dict(stages.task.model.named_parameters())
+    adapter = {name for name in parameters if ".adapters." in f".{name}"}
+    return Trial(
+        entry=spec.entry.label,
+        seed=spec.seed,
+        lr=spec.lr,
+        val={key.removeprefix("val/"): float(value) for key, value in measured.items()},
+        trainable=sum(p.numel() for p in parameters.values() if p.requires_grad),
+        adapter=sum(parameters[name].numel() for name in adapter),
+        total=sum(p.numel() for name, p in parameters.items() if name not in adapter),
+        steps=steps,
+        folder=spec.name,
+        **totals,
+    )
+
+
+def _validation_interval(recipe: Recipe) -> int:
+    section = recipe.trainer
+    steps = section.evaluate_every or max(1, section.max_steps // 10)
+    return steps * section.accumulate_grad_batches
+
+
+def _on_accelerator(accelerator: str) -> bool:
+    return accelerator != "cpu" and (torch.cuda.is_available() or torch.backends.mps.is_available())
