@@ -1,0 +1,105 @@
+"""A frozen convolution plus a low-rank change, as one convolution forward and at most three thin ones backward.
+
+Forward runs the layer once with ``W + s·mixer·bank`` and forgets that weight; backward builds it again for the input
+gradient. A dense gradient of the weight is never needed: the gradients of the factors come from convolutions with
+their R filters only, unless the layer is so narrow that the dense one is cheaper.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from visionpeft.kernels.conv_onednn.cpu import convolution, input_gradient
+from visionpeft.kernels.conv_onednn.geometry import ConvGeometry
+from visionpeft.kernels.lowrank_conv.factors import Factors, factor_gradients
+from visionpeft.kernels.recompute.cpu import Recipe, source_of
+from visionpeft.kernels.recompute.saving import keep, kept
+
+__all__ = ["ConvGeometry", "lowrank_conv"]
+
+
+def lowrank_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mixer: Tensor,
+    bank: Tensor,
+    geometry: ConvGeometry,
+    scale: float = 1.0,
+) -> Tensor:
+    """The convolution of ``x`` with ``W + s·mixer·bank``.
+
+    Args:
+        x: ``(N, C, *spatial)`` or unbatched ``(C, *spatial)``.
+        weight: frozen, as the layer stores it: ``(o, c, *kernel)``, or ``(C, o/groups, *kernel)`` if transposed.
+        bias: frozen, ``(o,)`` or None.
+        mixer: ``(o, R)``; with groups, its rows belong to the groups in order.
+        bank: ``(R, c, *kernel)`` with ``c = C/groups``, shared by the groups.
+        geometry: the walk. Other paddings than symmetric zeros: pad ``x`` before.
+        scale: the factor ``s``.
+
+    Returns:
+        ``(N, o, *spatial)``. Gradients reach ``x``, ``mixer`` and ``bank``, once: a gradient of the gradient raises
+        RuntimeError. All tensors share one floating dtype. In half precision, where ``W + ΔW`` would round the change
+        away, and with a base that trains, the sum of two convolutions runs instead.
+    """
+    if x.dim() == geometry.axes + 1:
+        return lowrank_conv(x[None], weight, bias, mixer, bank, geometry, scale)[0]
+    base_trains = weight.requires_grad or (bias is not None and bias.requires_grad)
+    if base_trains or x.dtype in (torch.float16, torch.bfloat16):
+        return _sum_of_two(x, weight, bias, Factors(mixer, bank, geometry, scale))
+    recipe = source_of(x) if mixer.requires_grad or bank.requires_grad else None
+    return _LowRankConv.apply(x, weight, bias, mixer, bank, geometry, scale, recipe)
+
+
+class _LowRankConv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        mixer: Tensor,
+        bank: Tensor,
+        geometry: ConvGeometry,
+        scale: float,
+        recipe: Recipe | None,
+    ) -> Tensor:
+        return convolution(x, Factors(mixer, bank, geometry, scale).added_to(weight), bias, geometry)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, _, mixer, bank, ctx.geometry, ctx.scale, recipe = inputs
+        ctx.set_materialize_grads(False)
+        ctx.shape = x.shape
+        wanted = any(ctx.needs_input_grad[3:5])
+        keep(ctx, x if wanted else None, recipe if wanted else None, weight, mixer, bank)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gy is None:
+            return (None,) * 8
+        x, weight, mixer, bank = kept(ctx, 3)
+        needs_x, _, _, needs_mixer, needs_bank, *_ = ctx.needs_input_grad
+        factors = Factors(mixer, bank, ctx.geometry, ctx.scale)
+        gx = gm = gb = None
+        with torch.autocast(gy.device.type, enabled=False):
+            if x is not None:
+                gm, gb = factor_gradients(gy, x, factors, needs_mixer, needs_bank)
+            if needs_x:
+                gx = input_gradient(gy, factors.added_to(weight), ctx.geometry, ctx.shape)
+        return gx, None, None, gm, gb, None, None, None
+
+
+def _sum_of_two(x: Tensor, weight: Tensor, bias: Tensor | None, f: Factors) -> Tensor:
+    """Base and branch by ordinary autograd."""
+    g = f.geometry
+    base = torch.convolution(x, weight, bias, *g.arguments)
+    responses = torch.convolution(x, f.stored_bank(), None, *g.arguments)
+    still = ConvGeometry((1,) * g.axes, (0,) * g.axes, (1,) * g.axes, groups=g.groups)
+    mixer = (f.scale * f.mixer)[(...,) + (None,) * g.axes]
+    return base + torch.convolution(responses, mixer, None, *still.arguments)
