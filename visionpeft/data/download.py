@@ -28,7 +28,9 @@ def download(url: str, target: Path) -> None:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
             announced = int(answer.headers.get("Content-Length") or 0)
             received = _copy(answer, target, announced)
-    except (OSError, urllib.error.URLError, http.client.HTTPException) as error:
+    except urllib.error.HTTPError as error:
+        raise DataError(f"cannot fetch {url}: the server answers {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
         raise DataError(f"cannot fetch {url}: {getattr(error, 'reason', None) or error}") from error
     if announced and received != announced:
         raise DataError(f"{url} broke off after {received:,} of {announced:,} bytes")
