@@ -127,7 +127,7 @@ def test_a_hub_folder_on_this_disk(tmp_path: Path) -> None:
 
     torch.manual_seed(3)
     model = timm.create_model("test_resnet", num_classes=4)
-    save_for_hf(model, tmp_path)
+    save_for_hf(model, str(tmp_path))
     backbone = backbones.load(f"timm/local-dir:{tmp_path}", pretrained=True)
     for key, value in backbone.model.state_dict().items():
         assert torch.equal(value, model.state_dict()[key]), key

@@ -49,8 +49,13 @@ def test_a_network_of_monai_on_the_cpu() -> None:
 
 
 def test_a_network_of_diffusers_on_the_cpu() -> None:
-    small = {"block_out_channels": [32, 64], "cross_attention_dim": 16, "norm_num_groups": 8, "attention_head_dim": 4}
-    blocks = {
+    small: dict[str, Any] = {
+        "block_out_channels": [32, 64],
+        "cross_attention_dim": 16,
+        "norm_num_groups": 8,
+        "attention_head_dim": 4,
+    }
+    blocks: dict[str, Any] = {
         "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
         "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
     }
@@ -59,12 +64,16 @@ def test_a_network_of_diffusers_on_the_cpu() -> None:
 
 
 def test_a_folder_of_diffusers(tmp_path: Path) -> None:
-    from diffusers import UNet2DModel
+    from diffusers.models.unets.unet_2d import UNet2DModel
 
     original = UNet2DModel(sample_size=16, block_out_channels=(32, 32, 32, 32), norm_num_groups=8)
     original.save_pretrained(tmp_path)
     loaded = backbones.load("diffusers/UNet2DModel", pretrained=str(tmp_path)).model
     assert torch.equal(loaded.state_dict()["conv_in.weight"], original.state_dict()["conv_in.weight"])
+    weights = tmp_path / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(AdapterFileError, match="is no whole diffusers/UNet2DModel"):
+        backbones.load("diffusers/UNet2DModel", pretrained=str(tmp_path))
 
 
 def test_local_weights_of_monai(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_wrong_options(options: dict, message: str) -> None:
 
 
 def test_more_shots_than_images() -> None:
-    with pytest.raises(DataError, match=r"class '\d' has \d+ image\(s\), fewer than the 999 shots"):
+    with pytest.raises(DataError, match=r"class '\d' has \d+ image\(s\) in the train split, fewer than the 999 shots"):
         digits(shots=999)
 
 

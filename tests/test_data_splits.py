@@ -41,7 +41,7 @@ def test_draws_stay_within_their_pool() -> None:
 
 
 def test_too_few_images_names_the_class_and_the_counts() -> None:
-    with pytest.raises(DataError, match=r"class 'eel' has 7 image\(s\), fewer than the 8 shots"):
+    with pytest.raises(DataError, match=r"class 'eel' has 7 image\(s\) in the data, fewer than the 8 shots"):
         few_shot(LABELS, 8, seed=0, classes=["ant", "bee", "cat", "eel"])
 
 

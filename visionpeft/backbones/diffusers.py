@@ -9,10 +9,12 @@ from typing import Any
 
 import diffusers
 import torch
+from safetensors import SafetensorError
 
 from visionpeft.backbones.build import build, local_weights, offline
 from visionpeft.backbones.spec import Backbone, InputSpec, Request
-from visionpeft.errors import OptionError, unknown
+from visionpeft.backbones.weights import check_finite
+from visionpeft.errors import AdapterFileError, OptionError, unknown
 
 _STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
@@ -84,6 +86,7 @@ def load(request: Request) -> Backbone:
     network, kind = _NETWORKS[name], getattr(diffusers, name)
     if pretrained is True or (isinstance(pretrained, str) and Path(pretrained).expanduser().is_dir()):
         model, note = _published(name, kind, network, pretrained)
+        check_finite(model.state_dict(), note)
         model.to(device)
     else:
         side = {"sample_size": request.image_size} if request.image_size else {}
@@ -97,7 +100,10 @@ def load(request: Request) -> Backbone:
 def _published(name: str, kind: Any, network: _Network, pretrained: bool | str) -> tuple[Any, str]:
     """A model by diffusers' own reader: Stable Diffusion 1.5 from the hub, or a local folder."""
     if isinstance(pretrained, str):
-        return kind.from_pretrained(Path(pretrained).expanduser()), f"weights from {pretrained}"
+        try:
+            return kind.from_pretrained(Path(pretrained).expanduser(), use_safetensors=True), f"weights of {pretrained}"
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise AdapterFileError(f"{pretrained} is no whole diffusers/{name}: {error}") from error
     if network.subfolder is None:
         raise OptionError(f"diffusers/{name} has no published weights here: give pretrained a path or false")
     try:

@@ -105,7 +105,7 @@ class ClassificationData(lightning.LightningDataModule):
         if shots is None:
             return pool
         seed = TEST_SEED if part == "test" else self.seed
-        return few_shot(table.labels, shots, seed, within=pool, classes=table.classes)
+        return few_shot(table.labels, shots, seed, within=pool, classes=table.classes, part=f"{part} split")
 
     def train_dataloader(self) -> TrainLoader:
         """Shuffled and augmented; has ``state_dict`` and resumes in the middle of an epoch."""

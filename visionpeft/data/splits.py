@@ -60,6 +60,7 @@ def few_shot(
     *,
     within: np.ndarray | None = None,
     classes: Sequence[str] | None = None,
+    part: str = "data",
 ) -> np.ndarray:
     """Draw ``shots`` images of each class; ascending positions in ``labels``.
 
@@ -69,6 +70,7 @@ def few_shot(
         seed: chooses the draw.
         within: positions to draw from, such as those of the train split; default all.
         classes: names for messages; also says which labels must occur.
+        part: what the pool is called in messages.
 
     Raises:
         OptionError: ``shots`` is less than 1.
@@ -83,7 +85,8 @@ def few_shot(
     for label, name in enumerate(names):
         members = pool[labels[pool] == label]
         if len(members) < shots:
-            raise DataError(f"class {name!r} has {len(members)} image(s), fewer than the {shots} shots asked for")
+            found = f"class {name!r} has {len(members)} image(s) in the {part}"
+            raise DataError(f"{found}, fewer than the {shots} shots asked for")
         chosen.append(members[hashed_order(members, seed)[:shots]])
     return np.sort(np.concatenate(chosen))
 
