@@ -1,0 +1,25 @@
+"""The command line. Libraries are imported inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import sys
+
+from visionpeft.cli import catalogue, machine, models, training  # noqa: F401 - each registers its commands
+from visionpeft.cli.app import app
+from visionpeft.errors import UserError
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 2 the input is wrong (one line says how), 1 anything else."""
+    try:
+        app()
+    except UserError as error:
+        print(f"visionpeft: {error}", *_notes(error), sep="\n", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt as error:
+        print("visionpeft: interrupted", *_notes(error), sep="\n", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", []))

@@ -1,0 +1,78 @@
+"""Commands about networks and adapters: ``show``, ``export``, ``merge``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from visionpeft.cli.app import app, example
+
+Texts = list[str] | None
+NetworkOption = Annotated[
+    Texts, typer.Option("--backbone-option", metavar="KEY=VALUE", help="Of the network's constructor; repeatable.")
+]
+ImageSize = Annotated[int | None, typer.Option(help="Pixels a side, where the network depends on it.")]
+
+
+@app.command(epilog=example("visionpeft show --backbone timm/resnet18 --method cp_lora -O rank=4 --targets conv.3x3"))
+def show(
+    backbone: Annotated[str, typer.Option(help="family/model, for instance timm/vit_tiny_patch16_224.")],
+    method: Annotated[str, typer.Option(help="A name from `visionpeft methods`.")] = "lora",
+    targets: Annotated[Texts, typer.Option("--targets", "-t", help="Paths, roles, globs; default: all.")] = None,
+    option: Annotated[Texts, typer.Option("--option", "-O", metavar="KEY=VALUE", help="Of the method.")] = None,
+    backbone_option: NetworkOption = None,
+    image_size: ImageSize = None,
+) -> None:
+    """Print every weight of a network: its site, the path chosen and why, parameters, and what cannot be adapted.
+
+    Nothing is downloaded and no weight is allocated: only shapes are looked at.
+    """
+    from visionpeft.cli.printing import print_coverage
+    from visionpeft.runs.coverage import coverage
+
+    found = coverage(
+        backbone, method, _pairs(option), targets or ["*"], image_size=image_size, **_pairs(backbone_option)
+    )
+    print_coverage(found)
+
+
+@app.command(epilog=example("visionpeft export runs/quickstart --format program --output model.pt2"))
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    form: Annotated[str, typer.Option("--format", "-f", help="merged, program or onnx.")] = "merged",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: inside the run folder.")] = None,
+) -> None:
+    """Write what a run trained as a file that needs no visionpeft, and compare it with the adapted model."""
+    from visionpeft.export import export_run
+
+    path, parity = export_run(folder, form, output)
+    print(f"parity: {parity}\n{path}")
+
+
+@app.command(epilog=example("visionpeft merge runs/r18/adapter --backbone timm/resnet18 --output merged.safetensors"))
+def merge(
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="An adapter folder.")],
+    backbone: Annotated[str, typer.Option(help="The network it was made on, family/model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    pretrained: Annotated[str, typer.Option(help="true, package, run:NAME or a weights file.")] = "true",
+    classes: Annotated[int | None, typer.Option(help="Outputs of the classifier; default: as saved.")] = None,
+    image_size: ImageSize = None,
+    backbone_option: NetworkOption = None,
+) -> None:
+    """Fold an adapter folder into the weights of its network, under the network's own key names."""
+    from visionpeft.export.adapters import merge_adapter
+    from visionpeft.recipe.yaml import parse
+
+    weights = parse(pretrained, "--pretrained")
+    options = _pairs(backbone_option)
+    parity = merge_adapter(adapter, output, backbone, weights, classes=classes, image_size=image_size, **options)
+    print(f"parity: {parity}\n{output}")
+
+
+def _pairs(texts: Texts) -> dict[str, Any]:
+    """``["rank=4"]`` → ``{"rank": 4}``; values are read as YAML, as in a recipe."""
+    from visionpeft.recipe.overrides import apply_overrides
+
+    return apply_overrides({}, texts or [])

@@ -1,0 +1,118 @@
+"""What the commands print, as rich tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from visionpeft.data.tables import ImageTable
+    from visionpeft.metrics import Estimate
+    from visionpeft.runs.coverage import Coverage
+    from visionpeft.runs.result import Row, RunResult
+
+
+def console() -> Console:
+    """A console as wide as the terminal, or 120 columns where output goes to a file."""
+    found = Console()
+    return found if found.is_terminal else Console(width=120)
+
+
+def print_result(result: RunResult) -> None:
+    """The table of a run (controls, adapted, what was compared) and the paths of what it made."""
+    table = Table(title=f"{result.folder.name}: top-1 on the test split", title_justify="left", show_edge=False)
+    table.add_column("")
+    for name in ("top-1", "95 % interval", f"{result.main.label} is ahead by", "trained", "share", "time", "memory"):
+        table.add_column(name, justify="right")
+    for row in result.rows:
+        table.add_row(*_cells(row), style="bold" if row.label == result.main.label else None)
+    out = console()
+    out.print(table)
+    paths = {"report": result.report, "adapter": result.adapter, "merged": result.merged or result.merge_note}
+    for name, value in paths.items():
+        if value:
+            out.print(Text(f"{name:8} {value}"), soft_wrap=True)
+    if result.merged:
+        out.print(Text(f"{'parity':8} {result.merge_note}"), soft_wrap=True)
+
+
+def _cells(row: Row) -> list[str]:
+    gain = ""
+    if row.gain is not None and row.gain_interval is not None:
+        low, high = row.gain_interval
+        gain = f"{100 * row.gain:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    trained = (f"{row.trainable:,}", f"{row.share:.2%}", f"{row.seconds:.0f} s") if row.trainable else ("0", "0%", "")
+    memory = f"{row.peak_memory / 2**20:,.0f} MiB" if row.peak_memory else ""
+    return [row.label, f"{row.top1:.1%}", f"{row.interval[0]:.1%} – {row.interval[1]:.1%}", gain, *trained, memory]
+
+
+def print_estimates(title: str, estimates: Mapping[str, Estimate], as_json: bool) -> None:
+    """Figures with their intervals, as a table or as JSON."""
+    if as_json:
+        print(json.dumps({name: vars(estimate) for name, estimate in estimates.items()}))
+        return
+    table = Table("", "value", "95 % interval", title=title, title_justify="left", show_edge=False)
+    for name, e in estimates.items():
+        table.add_row(name, f"{e.value:.1%}", f"{e.low:.1%} – {e.high:.1%}")
+    console().print(table)
+
+
+def print_pairs(pairs: Mapping[str, str]) -> None:
+    """Two columns, the second wrapped."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in pairs.items():
+        table.add_row(Text(name, style="bold", no_wrap=True), Text(value))
+    console().print(table)
+
+
+def print_methods(registered: Mapping[str, type[Any]]) -> None:
+    """Name, options with defaults and paper of every method."""
+    table = Table("method", "options", "paper", show_edge=False, title_justify="left")
+    for name, cls in registered.items():
+        table.add_row(name, Text(", ".join(f"{key}={value}" for key, value in _options(cls).items())), Text(cls.paper))
+    console().print(table)
+    console().print(Text("`visionpeft methods NAME` explains one; dora(NAME) is DoRA over any additive method."))
+
+
+def print_method(name: str, cls: type[Any]) -> None:
+    """The documentation of one method, and its options."""
+    import inspect
+
+    print(f"{name}: {cls.paper}\n\n{inspect.cleandoc(cls.__doc__ or '')}\n")
+    print_pairs({key: f"default {value}" for key, value in _options(cls).items()})
+
+
+def _options(cls: type[Any]) -> dict[str, Any]:
+    import dataclasses
+
+    return {field.name: field.default for field in dataclasses.fields(cls)}
+
+
+def print_coverage(found: Coverage) -> None:
+    """A line a weight: site, path and reason, parameters; then the share that can be adapted and merged."""
+    table = Table("weight", "site", "shape", "parameters", "path", "why", show_edge=False)
+    for line in found.lines:
+        shape, count = "×".join(map(str, line.shape)), f"{line.parameters:,}" if line.adapted else "–"
+        cells = [line.path or "(the layer)", line.kind, shape, count, line.plan, line.why]
+        table.add_row(*map(Text, cells), style=None if line.adapted else "dim")
+    out = console()
+    out.print(table)
+    out.print(Text(found.summary()), soft_wrap=True)
+
+
+def print_counts(name: str, images: ImageTable) -> None:
+    """Images a class and split."""
+    import numpy as np
+
+    from visionpeft.data.tables import PARTS
+
+    table = Table("class", *PARTS, title=f"{name}: {len(images):,} images", title_justify="left", show_edge=False)
+    for label, title in enumerate(images.classes):
+        counts = [np.count_nonzero(images.labels[images.indices(part)] == label) for part in PARTS]
+        table.add_row(Text(title), *(f"{count:,}" for count in counts))
+    console().print(table)
