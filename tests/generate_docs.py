@@ -17,7 +17,7 @@ from torch import nn
 
 import visionpeft as vp
 from visionpeft.algebra.method import BlockMethod, Options
-from visionpeft.errors import UserError
+from visionpeft.errors import SiteError, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,10 +27,10 @@ class Table(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(32, 48))
+        self.table = nn.Parameter(torch.randn(32, 48))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x @ self.weight
+        return x @ self.table
 
 
 HOSTS: dict[str, Callable[[], nn.Module]] = {
@@ -38,15 +38,15 @@ HOSTS: dict[str, Callable[[], nn.Module]] = {
     "Conv1d": lambda: nn.Conv1d(16, 16, 3),
     "Conv2d": lambda: nn.Conv2d(16, 16, 3),
     "Conv3d": lambda: nn.Conv3d(16, 16, 3),
-    "1×1": lambda: nn.Conv2d(16, 16, 1),
-    "grouped": lambda: nn.Conv2d(16, 16, 3, groups=4),
-    "depthwise": lambda: nn.Conv2d(16, 16, 3, groups=16),
-    "transposed": lambda: nn.ConvTranspose2d(16, 16, 3),
+    "1×1 convolution": lambda: nn.Conv2d(16, 16, 1),
+    "grouped convolution": lambda: nn.Conv2d(16, 16, 3, groups=4),
+    "depthwise convolution": lambda: nn.Conv2d(16, 16, 3, groups=16),
+    "transposed convolution": lambda: nn.ConvTranspose2d(16, 16, 3),
     "Embedding": lambda: nn.Embedding(64, 32),
-    "attention q, k, v": lambda: nn.MultiheadAttention(32, 4),
-    "parameter": Table,
+    "packed attention projections": lambda: nn.MultiheadAttention(32, 4),
+    "bare parameter": Table,
 }
-TARGETS = {"attention q, k, v": "in_proj_weight[q,v]", "parameter": "weight"}
+TARGETS = {"packed attention projections": "attn.qkv[q,k,v]", "bare parameter": "table"}
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -76,19 +76,23 @@ def methods_table() -> str:
     return markdown(["method", "paper", "options and defaults", "Linear 768²", "Conv2d 64→64, 3×3"], rows)
 
 
-def reason_refused(method: str, host: str) -> str | None:
-    try:
-        vp.adapt(HOSTS[host](), method, targets=[TARGETS.get(host, "")])
-    except UserError as error:
-        return str(error)
-    return None
+def refusals(method: str) -> dict[str, list[str]]:
+    """Each reason that a method gives, with the layers it gives it for."""
+    reasons: dict[str, list[str]] = {}
+    for host, build in HOSTS.items():
+        try:
+            vp.adapt(build(), method, targets=[TARGETS.get(host, "")])
+        except SiteError as error:
+            reasons.setdefault(str(error).rpartition("': ")[2], []).append(host)
+    return reasons
 
 
 def sites_table() -> str:
-    """Method × host: a tick, or a dash where the method refuses the layer."""
+    """What is refused, and why; every other pair of method and layer works."""
     weights = [name for name, method in vp.methods().items() if not issubclass(method, BlockMethod)]
-    rows = [[f"`{name}`", *("—" if reason_refused(name, host) else "✓" for host in HOSTS)] for name in weights]
-    return markdown(["", *HOSTS], rows)
+    rows = [[f"`{name}`", ", ".join(hosts), reason] for name in weights for reason, hosts in refusals(name).items()]
+    layers = ", ".join(HOSTS)
+    return f"Layers: {layers}.\n\n" + markdown(["method", "refuses", "because"], rows)
 
 
 def commands_table() -> str:
