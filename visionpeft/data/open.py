@@ -9,7 +9,7 @@ import numpy as np
 from visionpeft.data.cards import Card, load_card
 from visionpeft.data.fetch import stage
 from visionpeft.data.readers import Raw, read
-from visionpeft.data.splits import divide, require_classes, split_digest
+from visionpeft.data.splits import divide, require_classes
 from visionpeft.data.tables import ImageTable
 from visionpeft.errors import DataError
 
@@ -32,13 +32,13 @@ def open_card(card: Card | str | Path, cache: Path | None = None) -> ImageTable:
 def split_table(card: Card, raw: Raw) -> ImageTable:
     """Apply the card's split rule to what was read, and verify the pinned hash."""
     require_classes(raw.labels, raw.classes)
-    parts = _parts(card, raw)
-    if card.split.sha256 and (found := split_digest(raw.keys, raw.labels, parts)) != card.split.sha256:
+    table = ImageTable(raw.images, raw.labels, raw.classes, _parts(card, raw), raw.keys)
+    if card.split.sha256 and table.sha256 != card.split.sha256:
         raise DataError(
-            f"data set {card.name!r}: the split has sha256 {found}, but the card pins {card.split.sha256}; "
+            f"data set {card.name!r}: the split has sha256 {table.sha256}, but the card pins {card.split.sha256}; "
             "figures would not be comparable"
         )
-    return ImageTable(raw.images, raw.labels, raw.classes, parts, raw.keys)
+    return table
 
 
 def _parts(card: Card, raw: Raw) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from visionpeft.data.splits import split_digest
 from visionpeft.errors import DataError, unknown
 
 PARTS = ("train", "val", "test")
@@ -35,6 +36,11 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of which image, with which label, lies in which split: what a card pins."""
+        return split_digest(self.keys, self.labels, self.split)
 
     def indices(self, part: str) -> np.ndarray:
         """Positions of the images of ``"train"``, ``"val"`` or ``"test"``, ascending."""
