@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from visionpeft import errors
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -19,10 +21,10 @@ _HOMES = {
     "visionpeft.surgery.merge": ["merge", "unmerge", "remove"],
     "visionpeft.surgery.switch": ["set_plan", "disable", "activate", "active"],
     "visionpeft.surgery.trainable": ["adapter_parameters"],
-    "visionpeft.run": ["run"],
+    "visionpeft.pipeline": ["run"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", "errors", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

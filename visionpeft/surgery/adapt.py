@@ -102,7 +102,7 @@ Planted = tuple[list[tuple[Target, Slot]], Report]
 def _plant_weights(model, method: Method, patterns, audited: Audit | None, generator) -> Planted:
     slots, report = [], Report(method)
     for target in resolve(model, patterns):
-        reason = check_target(target) or method.refuse(target.site)
+        reason = check_target(target, method)
         if reason:
             report.refused.append(Refusal(target.path, reason))
             continue

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from visionpeft.algebra.method import Method
 from visionpeft.algebra.site import Site
+from visionpeft.kernels.eager.guard import usable  # pyright: ignore[reportMissingImports]
+from visionpeft.kernels.lowrank_conv.cpu import ConvGeometry, lowrank_conv  # pyright: ignore[reportMissingImports]
+from visionpeft.kernels.lowrank_linear.cpu import lowrank_linear  # pyright: ignore[reportMissingImports]
 from visionpeft.surgery.slots import Slot
 
 
 def possible(site: Site, slots: list[Slot], x: Tensor) -> bool:
     """Whether this call may run fused: plain eager tensors and additive methods with a split."""
-    return False and site.kind in ("linear", "conv") and usable(x) and all(_has_split(slot) for slot in slots)
+    return site.kind in ("linear", "conv") and usable(x) and all(_has_split(slot) for slot in slots)
 
 
 def _has_split(slot: Slot) -> bool:
@@ -55,4 +58,6 @@ def _gain(slot: Slot, site: Site, weight: Tensor) -> Tensor | None:
 def _apply(site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, mixer: Tensor, bank: Tensor) -> Tensor:
     if site.conv is None:
         return lowrank_linear(x, weight.t() if site.layout == "swapped" else weight, bias, mixer, bank)
-    return lowrank_conv(site.conv.pad(x), weight, bias, mixer, bank, site.conv)
+    g = site.conv
+    walk = ConvGeometry(g.stride, g.inner_padding, g.dilation, g.transposed, g.output_padding, g.groups)
+    return lowrank_conv(g.pad(x), weight, bias, mixer, bank, walk)

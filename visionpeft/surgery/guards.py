@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from visionpeft.algebra.method import Method
 from visionpeft.errors import StateError, UserError
+from visionpeft.surgery.hosts import is_called
 from visionpeft.surgery.mount import adapters, hosts
 from visionpeft.surgery.targets import Target
 
@@ -31,8 +33,8 @@ def check_model(model: nn.Module, name: str) -> None:
         raise StateError(f"the model has an adapter {name!r} already: take another name, or remove it")
 
 
-def check_target(target: Target) -> str | None:
-    """One sentence saying why this weight cannot be adapted by any method, or None.
+def check_target(target: Target, method: Method) -> str | None:
+    """One sentence saying why this weight cannot be adapted so, or None.
 
     Raises:
         UserError: the weight holds NaN or infinite values.
@@ -43,8 +45,10 @@ def check_target(target: Target) -> str | None:
         raise StateError(f"{target.path!r} is sharded by FSDP: adapt the model first, then shard it")
     if not weight.is_floating_point():
         return f"its weight is {str(weight.dtype).removeprefix('torch.')}, not floating point"
+    if not method.mergeable and not (target.parameter == "weight" and is_called(target.module)):
+        return f"its weight is read, not called, and {method.name} with these options is no change of a weight"
     if getattr(target.module, "max_norm", None) is not None:
         return "an Embedding with max_norm rewrites its own weight in forward"
     if weight.device.type != "meta" and not bool(torch.isfinite(weight).all()):
         raise UserError(f"{target.path!r} has NaN or infinite values in its weight; load a sound checkpoint")
-    return None
+    return method.refuse(target.site)

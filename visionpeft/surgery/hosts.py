@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from visionpeft.algebra.site import ConvGeometry, Site
 
@@ -21,9 +22,19 @@ PROJECTIONS = {"q_proj_weight": "q", "k_proj_weight": "k", "v_proj_weight": "v"}
 
 
 def is_called(module: nn.Module) -> bool:
-    """Whether the module's forward is torch's own, so that its operation may be replaced by ours."""
-    base = getattr(type(module), "base_class", type(module))
-    return base.forward in CALLED_FORWARDS or _is_conv1d(module)
+    """Whether the module's forward is torch's own (or Hugging Face's ``Conv1D``), so that ours may take its place.
+
+    The ``out_proj`` of ``nn.MultiheadAttention`` has such a forward, but its weight is only ever read.
+    """
+    base = base_class(module)
+    if base is NonDynamicallyQuantizableLinear:
+        return False
+    return base.forward in CALLED_FORWARDS or f"{base.__module__}.{base.__name__}" == "transformers.pytorch_utils.Conv1D"
+
+
+def base_class(module: nn.Module) -> type[nn.Module]:
+    """The class of a module, without adapters."""
+    return getattr(type(module), "base_class", type(module))
 
 
 def sites_of(module: nn.Module) -> dict[str, Site]:
@@ -52,9 +63,8 @@ def _site(module: nn.Module, name: str, weight: Tensor) -> Site:
 
 
 def _is_conv1d(module: nn.Module) -> bool:
-    """Hugging Face's ``Conv1D``: a Linear that stores its weight as (in, out). Known by shape, without the import."""
-    base = getattr(type(module), "base_class", type(module))
-    return base.__name__ == "Conv1D" and hasattr(module, "nf") and not isinstance(module, nn.modules.conv._ConvNd)
+    """Hugging Face's ``Conv1D``: a Linear that stores its weight as (in, out). Known without the import."""
+    return base_class(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
 def _parameter_site(shape: tuple[int, ...]) -> Site:

@@ -49,13 +49,17 @@ class Decision:
 
 
 def choose(bank: AdapterSet, site: Site, slots: list[Slot], x: Tensor) -> str:
-    """The path of this call. Dropout pins the factored one; so do traced graphs, where nothing can be counted."""
-    if any(slot.dropout_now for slot in slots):
+    """The path of this call.
+
+    Dropout pins the factored one, as do methods that are no change of a weight, and traced graphs, where nothing can
+    be counted.
+    """
+    if any(slot.dropout_now or not slot.method.mergeable for slot in slots):
         return "factored"
-    wanted = {slot.plan for slot in slots}
-    if wanted != {"auto"}:
-        forced = wanted - {"auto"}
-        return forced.pop() if len(forced) == 1 else "dense"
+    wanted = {slot.plan for slot in slots} - {"auto"}
+    if wanted:
+        path = wanted.pop() if len(wanted) == 1 else "dense"
+        return path if path in ("factored", "dense") or path in possible(site, slots, x) else "factored"
     if _traced(x):
         return "factored"
     key = (x.shape, x.dtype, torch.is_grad_enabled(), x.requires_grad)
@@ -74,15 +78,21 @@ def _traced(x: Tensor) -> bool:
 
 def decide(site: Site, slots: list[Slot], x: Tensor) -> Decision:
     """Count every path that is possible for these slots and this input, and take the cheapest."""
-    alone = slots[0] if len(slots) == 1 and slots[0].strength == 1 else None
-    paths = ["factored", "dense"]
-    if fused.possible(site, slots, x) and (alone or not any(s.method.multiplicative for s in slots)):
-        paths.append("fused")
-    if alone and type(alone.method).direct is not Method.direct:
-        paths.append("direct")
+    paths = possible(site, slots, x)
     algebra = tuple((slot.method, slot.site) for slot in slots)
     training = torch.is_grad_enabled()
     return _decide(site, algebra, tuple(paths), tuple(x.shape), x.dtype, training, x.requires_grad, x.device.type)
+
+
+def possible(site: Site, slots: list[Slot], x: Tensor) -> list[str]:
+    """The paths that these slots and this input allow."""
+    paths = ["factored", "dense"]
+    alone = slots[0] if len(slots) == 1 and slots[0].strength == 1 and not slots[0].site.is_slice else None  # pyright: ignore
+    if fused.possible(site, slots, x) and (alone or not any(s.method.multiplicative for s in slots)):  # pyright: ignore
+        paths.append("fused")
+    if alone and type(alone.method).direct is not Method.direct:
+        paths.append("direct")
+    return paths
 
 
 @lru_cache(maxsize=4096)
