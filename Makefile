@@ -7,9 +7,6 @@ PYTEST ?= -n 2 --dist worksteal
 BENCH  ?=
 BIN    := $(VENV)/bin
 
-# One thread a test worker: two workers with two threads each would fight over two cores.
-export OMP_NUM_THREADS ?= 1
-
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test fast lint format docs bench clean
 
@@ -18,9 +15,11 @@ help: ## show this list
 
 install: $(VENV)/.dev ## create the virtual environment with everything a developer needs
 
-quickstart: export OMP_NUM_THREADS = 2
 quickstart: $(VENV)/.quickstart ## fine-tune a real network on real images, in minutes, on a laptop
 	$(BIN)/visionpeft run recipes/classify/quickstart.yaml
+
+# One thread a test worker: two workers with two threads each would fight over two cores.
+test fast: export OMP_NUM_THREADS ?= 1
 
 test: $(VENV)/.dev ## run every test
 	$(BIN)/pytest $(PYTEST)
