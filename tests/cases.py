@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import pytest
 import torch
 from layers import LAYERS, Layer
 from torch import Tensor, nn
@@ -9,7 +12,7 @@ from torch import Tensor, nn
 import visionpeft as vp
 from visionpeft.algebra.method import BlockMethod
 from visionpeft.errors import SiteError
-from visionpeft.methods import find
+from visionpeft.methods import find, make
 
 VARIANTS = {
     "lora rank-stabilised": ("lora", {"rank": 3, "alpha": 4, "scaling": "alpha/sqrt(rank)"}),
@@ -36,16 +39,22 @@ VARIANTS = {
 }
 CASES = {name: (name, {}) for name in vp.methods() if not issubclass(find(name), BlockMethod)} | VARIANTS
 PATHS = ("factored", "dense", "fused", "auto")
+EVERY_CASE_ON = {"linear", "linear-odd", "conv2d", "conv2d-groups", "convtranspose2d", "embedding", "mha-slices"}
+EVERY_LAYER_BY = {"lora", "cp_lora", "flora", "salt", "dora", "wara"}
+"""Quick runs cross every case with these layers and every layer with these cases; the full run crosses all."""
 
 
 def adapted(layer: Layer, case: str, dtype: torch.dtype = torch.float32, name: str = "default") -> nn.Module:
     """A model of ``layer`` in evaluation mode, adapted by ``case``, with its factors at their start."""
     model = layer.model(dtype).eval()
     method, options = CASES[case]
-    vp.adapt(model, method, targets=[layer.target], name=name, generator=torch.Generator().manual_seed(2), **options)
+    example = None if make(method, options).mergeable else layer.input(dtype)  # such methods need to know who reads
+    stream = torch.Generator().manual_seed(2)
+    vp.adapt(model, method, [layer.target], name, example=example, generator=stream, **options)
     return model
 
 
+@cache
 def supported() -> list[tuple[Layer, str]]:
     """(layer, case) wherever the method takes the site; the refusals are tested apart."""
     pairs = []
@@ -57,6 +66,15 @@ def supported() -> list[tuple[Layer, str]]:
                 continue
             pairs.append((layer, case))
     return pairs
+
+
+def crossed() -> list:
+    """The supported pairs as pytest parameters, those beyond the quick ones marked slow."""
+    quick = [layer.name in EVERY_CASE_ON or case in EVERY_LAYER_BY for layer, case in supported()]
+    return [
+        pytest.param(layer, case, id=f"{layer.name}-{case}", marks=[] if fast else [pytest.mark.slow])
+        for (layer, case), fast in zip(supported(), quick, strict=True)
+    ]
 
 
 def stir(model: nn.Module, seed: int = 3, name: str | None = None) -> nn.Module:

@@ -52,7 +52,8 @@ class StateError(UserError, RuntimeError):
 def did_you_mean(word: str, options: Iterable[str], limit: int = 3) -> str:
     """Return ``" Did you mean 'a' or 'b'?"``, or the known names when nothing is near."""
     names = sorted(set(options))
-    near = difflib.get_close_matches(word, names, n=limit, cutoff=0.5)
+    by_lower = {name.lower(): name for name in reversed(names)}
+    near = [by_lower[n] for n in difflib.get_close_matches(word.lower(), by_lower, n=limit, cutoff=0.5)]
     if near:
         return f" Did you mean {' or '.join(repr(n) for n in near)}?"
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")

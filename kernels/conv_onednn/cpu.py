@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Size, Tensor
 
-from visionpeft.kernels.conv_onednn.geometry import ConvGeometry, swap_grouped, taps
+from visionpeft.kernels.conv_onednn.geometry import ConvGeometry, taps
 
 _aten = torch.ops.aten
 _LEFT = ("Slow3d", "SlowDilated3d", "SlowTranspose3d")

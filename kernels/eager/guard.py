@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
+from torch._C._autograd import SavedTensor
 from torch.autograd import forward_ad
-from torch.autograd.graph import Node
 from torch.nn import Parameter
 
 _PLAIN = (Tensor, Parameter)
@@ -25,15 +27,23 @@ def usable(*tensors: Tensor | None) -> bool:
     return all(t is None or (type(t) in _PLAIN and not t.is_meta) for t in tensors)
 
 
-def saved_by_torch_hooks(node: Node | None = None, field: str = "") -> bool:
+def saved_by_torch_hooks(saved: SavedTensor | None = None) -> bool:
     """Whether torch's own saved-tensor hooks (checkpointing, offloading) hold, or are about to hold, a saved tensor.
 
-    With a node, the question is about its saved tensor ``field``; without, about tensors saved from now on. Reading
-    a tensor held by such hooks would recompute a checkpointed region or copy it back from where it was moved to.
+    With ``saved``, the question is about that one; without, about tensors saved from now on. Reading a tensor held by
+    such hooks would recompute a checkpointed region or copy the tensor back from where it was moved to.
     """
-    if node is None:
+    if saved is not None:
+        hook = saved.unpack_hook
+    else:
         hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
         hook = None if hooks is None else hooks[1]
-    else:
-        hook = getattr(node, f"_raw{field}").unpack_hook
     return hook is not None and getattr(hook, "__module__", "").startswith("torch.")
+
+
+def ordinary_precision(like: Tensor) -> AbstractContextManager[object]:
+    """Autocast off for what follows, on the device of ``like``: casting was settled before the function was entered."""
+    kind = like.device.type
+    if like.is_meta or not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)

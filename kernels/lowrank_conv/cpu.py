@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from visionpeft.kernels.conv_onednn.cpu import convolution, input_gradient
 from visionpeft.kernels.conv_onednn.geometry import ConvGeometry
+from visionpeft.kernels.eager.guard import ordinary_precision
 from visionpeft.kernels.lowrank_conv.factors import Factors, factor_gradients
 from visionpeft.kernels.recompute.cpu import Recipe, source_of
 from visionpeft.kernels.recompute.saving import keep, kept
@@ -87,7 +88,7 @@ class _LowRankConv(torch.autograd.Function):
         needs_x, _, _, needs_mixer, needs_bank, *_ = ctx.needs_input_grad
         factors = Factors(mixer, bank, ctx.geometry, ctx.scale)
         gx = gm = gb = None
-        with torch.autocast(gy.device.type, enabled=False):
+        with ordinary_precision(gy):
             if x is not None:
                 gm, gb = factor_gradients(gy, x, factors, needs_mixer, needs_bank)
             if needs_x:

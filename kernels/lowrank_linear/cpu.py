@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from visionpeft.kernels.eager.guard import ordinary_precision
 from visionpeft.kernels.recompute.cpu import Recipe, source_of
 from visionpeft.kernels.recompute.saving import keep, kept
 
@@ -75,7 +76,7 @@ class _LowRankLinear(torch.autograd.Function):
             return (None,) * 7
         x, weight, mixer, bank, responses = kept(ctx, 4)
         gx = gm = gb = None
-        with torch.autocast(gy.device.type, enabled=False):
+        with ordinary_precision(gy):
             gy = gy.reshape(-1, gy.shape[-1])
             mixed = gy @ mixer.t().contiguous().t()
             if needs_x:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from visionpeft.kernels.eager.guard import saved_by_torch_hooks, usable
+from visionpeft.kernels.recompute.instance_norm import has_no_bias, normalisation_behind, normalised
 from visionpeft.kernels.recompute.layer_norm import epsilon_of, layer_norm
 
 
@@ -42,6 +43,12 @@ def _gelu(x: Tensor, approximate: str) -> Tensor:
     return torch.ops.aten.gelu(x, approximate=approximate)
 
 
+_LAYER_NORM = _Source(
+    layer_norm,
+    ("_saved_input", "_saved_result1", "_saved_result2", "_saved_weight", "_saved_bias"),
+    ("_saved_normalized_shape",),
+)
+_NORMALISATION = _Source(normalised, ("_saved_input", "_saved_result1", "_saved_result2"), ("_saved_eps",))
 _SOURCES = {
     "GeluBackward0": _Source(_gelu, rest=("_saved_approximate",)),
     "SiluBackward0": _Source(torch.ops.aten.silu),
@@ -50,11 +57,6 @@ _SOURCES = {
     "LeakyReluBackward0": _Source(torch.ops.aten.leaky_relu, rest=("_saved_negative_slope",)),
     "HardtanhBackward0": _Source(torch.ops.aten.hardtanh, rest=("_saved_min_val", "_saved_max_val")),
     "PreluKernelBackward0": _Source(torch.ops.aten._prelu_kernel, ("_saved_self", "_saved_weight")),
-    "NativeLayerNormBackward0": _Source(
-        layer_norm,
-        ("_saved_input", "_saved_result1", "_saved_result2", "_saved_weight", "_saved_bias"),
-        ("_saved_normalized_shape",),
-    ),
 }
 
 
@@ -68,23 +70,57 @@ def source_of(x: Tensor) -> Recipe | None:
     node = x.grad_fn
     if node is None or not torch.is_grad_enabled() or x._version or x.output_nr or not usable(x):
         return None
-    source = _SOURCES.get(type(node).__name__)
-    if source is None or saved_by_torch_hooks():
+    if saved_by_torch_hooks():
         return None
-    return _read(node, source)
+    try:
+        return _recipe(node, x)
+    except RuntimeError:  # freed by an earlier backward pass, or modified in place since it was saved
+        return None
+
+
+def _recipe(node: Node, x: Tensor) -> Recipe | None:
+    name = type(node).__name__
+    if remake := getattr(node, "remake", None):
+        return _published(node, remake)
+    if name in _SOURCES:
+        return _read(node, _SOURCES[name])
+    if name == "NativeLayerNormBackward0":
+        return _layer_norm_recipe(node)
+    if name == "ViewBackward0" and (norm := normalisation_behind(node)):
+        return _normalisation_recipe(norm, x)
+    return None
+
+
+def _published(node: Node, remake: Recipe) -> Recipe | None:
+    """From a function of ours, which publishes its recipe over its own saved tensors."""
+    if any(saved_by_torch_hooks(saved=raw) for raw in node._raw_saved_tensors):
+        return None
+    return remake._replace(tensors=node.saved_tensors)
 
 
 def _read(node: Node, source: _Source) -> Recipe | None:
-    if any(saved_by_torch_hooks(node, name) for name in source.tensors):
+    if any(saved_by_torch_hooks(saved=getattr(node, f"_raw{name}")) for name in source.tensors):
         return None
-    try:
-        tensors = tuple(getattr(node, name) for name in source.tensors)
-    except RuntimeError:  # freed by an earlier backward pass, or modified in place since it was saved
-        return None
+    tensors = tuple(getattr(node, name) for name in source.tensors)
     if tensors[0] is None:
         return None
-    rest = tuple(getattr(node, name) for name in source.rest)
-    if source.function is layer_norm:
-        eps = epsilon_of(tensors[0], tensors[2], tensors[3], rest[0])
-        return None if eps is None else Recipe(layer_norm, tensors, (*rest, eps))
-    return Recipe(source.function, tensors, rest)
+    return Recipe(source.function, tensors, tuple(getattr(node, name) for name in source.rest))
+
+
+def _layer_norm_recipe(node: Node) -> Recipe | None:
+    if (recipe := _read(node, _LAYER_NORM)) is None:
+        return None
+    x, _, rstd, weight, _ = recipe.tensors
+    assert x is not None and rstd is not None
+    eps = epsilon_of(x, rstd, weight, recipe.rest[0])
+    return None if eps is None else recipe._replace(rest=(*recipe.rest, eps))
+
+
+def _normalisation_recipe(node: Node, output: Tensor) -> Recipe | None:
+    if (recipe := _read(node, _NORMALISATION)) is None:
+        return None
+    x, mean, scale = recipe.tensors
+    assert x is not None and mean is not None and scale is not None
+    if x.numel() != output.numel() or not has_no_bias(x, mean, scale, output):
+        return None
+    return Recipe(normalised, (x,), (*recipe.rest, output.shape))

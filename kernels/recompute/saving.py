@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visionpeft.kernels.eager.guard import ordinary_precision
 from visionpeft.kernels.recompute.cpu import Recipe
 
 
@@ -22,5 +23,5 @@ def kept(ctx: Any, others: int) -> tuple[Any, ...]:
     rest, source = saved[:others], saved[others:]
     if ctx.recipe is None:
         return (*source, *rest)
-    with torch.no_grad(), torch.autocast(source[0].device.type, enabled=False):
+    with torch.no_grad(), ordinary_precision(source[0]):
         return (ctx.recipe.made_from(source), *rest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,10 +79,9 @@ def audit(model: nn.Module, example: Any) -> Audit:
                 _call(model.eval(), example)
         except Exception as error:
             raise UserError(f"audit: the model does not run on the example: {error}") from error
-        try:
+        # Training may fail where evaluation does not (a batch of one through BatchNorm): evaluation has told enough.
+        with suppress(Exception):
             _call(model.train(), example)
-        except Exception:
-            pass  # a batch of one through BatchNorm, say; the evaluation run has told enough
     return result
 
 

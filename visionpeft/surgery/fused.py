@@ -6,15 +6,18 @@ adapters is the concatenation of their factors, and a slice is a mixer with zero
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
+from visionpeft.algebra.factor import Origin
 from visionpeft.algebra.method import Method
 from visionpeft.algebra.site import Site
 from visionpeft.kernels.eager.guard import usable  # pyright: ignore[reportMissingImports]
 from visionpeft.kernels.lowrank_conv.cpu import ConvGeometry, lowrank_conv  # pyright: ignore[reportMissingImports]
 from visionpeft.kernels.lowrank_linear.cpu import lowrank_linear  # pyright: ignore[reportMissingImports]
-from visionpeft.surgery.slots import Slot
+from visionpeft.surgery.slots import Slot, started
 
 
 def possible(site: Site, slots: list[Slot], x: Tensor) -> bool:
@@ -23,7 +26,15 @@ def possible(site: Site, slots: list[Slot], x: Tensor) -> bool:
 
 
 def _has_split(slot: Slot) -> bool:
-    return isinstance(slot.method, Method) and type(slot.method).split is not Method.split
+    return isinstance(slot.method, Method) and isinstance(slot.site, Site) and _splits(slot.method, slot.site)
+
+
+@lru_cache(maxsize=4096)
+def _splits(method: Method, site: Site) -> bool:
+    """Whether the method has a low-rank form at this site, asked once on meta tensors."""
+    origin = Origin(torch.empty(site.shape, device="meta"))
+    factors = {name: tensor for name, (_, tensor) in started(method, site, origin).items()}
+    return method.split(site, factors) is not None
 
 
 def run(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

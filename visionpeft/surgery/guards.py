@@ -33,8 +33,11 @@ def check_model(model: nn.Module, name: str) -> None:
         raise StateError(f"the model has an adapter {name!r} already: take another name, or remove it")
 
 
-def check_target(target: Target, method: Method) -> str | None:
+def check_target(target: Target, method: Method, read: bool = False) -> str | None:
     """One sentence saying why this weight cannot be adapted so, or None.
+
+    Args:
+        read: whether an audit saw the weight read only.
 
     Raises:
         UserError: the weight holds NaN or infinite values.
@@ -45,7 +48,8 @@ def check_target(target: Target, method: Method) -> str | None:
         raise StateError(f"{target.path!r} is sharded by FSDP: adapt the model first, then shard it")
     if not weight.is_floating_point():
         return f"its weight is {str(weight.dtype).removeprefix('torch.')}, not floating point"
-    if not method.mergeable and not (target.parameter == "weight" and is_called(target.module)):
+    called = target.parameter == "weight" and is_called(target.module) and not read
+    if not method.mergeable and not called:
         return f"its weight is read, not called, and {method.name} with these options is no change of a weight"
     if getattr(target.module, "max_norm", None) is not None:
         return "an Embedding with max_norm rewrites its own weight in forward"

@@ -29,7 +29,9 @@ def is_called(module: nn.Module) -> bool:
     base = base_class(module)
     if base is NonDynamicallyQuantizableLinear:
         return False
-    return base.forward in CALLED_FORWARDS or f"{base.__module__}.{base.__name__}" == "transformers.pytorch_utils.Conv1D"
+    return (
+        base.forward in CALLED_FORWARDS or f"{base.__module__}.{base.__name__}" == "transformers.pytorch_utils.Conv1D"
+    )
 
 
 def base_class(module: nn.Module) -> type[nn.Module]:

@@ -47,8 +47,8 @@ def _folds(path: str, host: nn.Module, wanted: list[str] | None):
         if slot.active and slot.strength and (wanted is None or name in wanted):
             if not slot.method.mergeable:
                 raise StateError(
-                    f"merge: {slot.method.name} on {path or 'the model'!r} is no change of a weight and cannot be merged; "
-                    "name the adapters that can, or export it as a module"
+                    f"merge: {slot.method.name} on {path or 'the model'!r} is no change of a weight and cannot be "
+                    "merged; name the adapters that can, or export it as a module"
                 )
             by_parameter.setdefault(slot.parameter, []).append((name, slot))
     for parameter, named in by_parameter.items():

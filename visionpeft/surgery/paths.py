@@ -59,7 +59,7 @@ def direct(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tenso
     """(W+ΔW)∘x without W, for a single adapter whose method knows how."""
     (slot,) = slots
     method, mine = _of(slot)
-    y = method.direct(mine, slot.factors(x.dtype), x)
+    y = method.direct(mine, slot.factors(x.dtype if x.is_floating_point() else weight.dtype), x)
     if y is None:
         return factored(site, slots, x, weight, bias)
     return y if bias is None else y + site.per_channel(bias)

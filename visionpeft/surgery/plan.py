@@ -90,7 +90,7 @@ def possible(site: Site, slots: list[Slot], x: Tensor) -> list[str]:
     alone = slots[0] if len(slots) == 1 and slots[0].strength == 1 and not slots[0].site.is_slice else None  # pyright: ignore
     if fused.possible(site, slots, x) and (alone or not any(s.method.multiplicative for s in slots)):  # pyright: ignore
         paths.append("fused")
-    if alone and type(alone.method).direct is not Method.direct:
+    if alone and not alone.method.multiplicative and type(alone.method).direct is not Method.direct:  # pyright: ignore
         paths.append("direct")
     return paths
 

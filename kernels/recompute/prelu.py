@@ -1,0 +1,97 @@
+"""PReLU that keeps, behind a normalisation, nothing of its own.
+
+After convolution, InstanceNorm and PReLU, autograd holds three maps of one size: the input of each. The second and the
+third follow from the first. :func:`source_of` spares the layer behind the PReLU its copy; this function spares PReLU
+its own, and publishes a recipe that reaches through both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from visionpeft.kernels.eager.guard import ordinary_precision, usable
+from visionpeft.kernels.recompute.cpu import Recipe, source_of
+from visionpeft.kernels.recompute.saving import keep, kept
+
+
+def prelu(x: Tensor, weight: Tensor) -> Tensor:
+    """``torch.prelu`` with the same values and gradients, keeping the recipe of ``x`` where it has one.
+
+    Args:
+        x: any shape; channels on axis 1.
+        weight: slopes, ``(1,)`` or ``(channels,)``.
+    """
+    if not usable(x, weight) or not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
+        return torch.prelu(x, weight)
+    return _PReLU.apply(x, weight, source_of(x))
+
+
+def attach(model: nn.Module) -> int:
+    """Let every plain ``nn.PReLU`` of the model compute this way, in place; the number of layers changed.
+
+    State-dict keys, ``isinstance`` and values stay as they are. :func:`detach` undoes it.
+    """
+    return _change_class(model, nn.PReLU, RecomputingPReLU)
+
+
+def detach(model: nn.Module) -> int:
+    """Undo :func:`attach`; the number of layers changed."""
+    return _change_class(model, RecomputingPReLU, nn.PReLU)
+
+
+class RecomputingPReLU(nn.PReLU):
+    """``nn.PReLU`` by way of :func:`prelu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return prelu(input, self.weight)
+
+
+def _change_class(model: nn.Module, old: type, new: type) -> int:
+    found = [module for module in model.modules() if type(module) is old]
+    for module in found:
+        module.__class__ = new
+    return len(found)
+
+
+class _PReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, recipe: Recipe | None) -> Tensor:
+        return torch.prelu(x, weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, recipe = inputs
+        ctx.set_materialize_grads(False)
+        keep(ctx, x, recipe, weight)
+        ctx.remake = Recipe(_made_again, (), (ctx.recipe,))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
+        if gy is None:
+            return None, None, None
+        x, weight = kept(ctx, 1)
+        with ordinary_precision(gy):
+            return (*_gradients(gy, x, weight, ctx.needs_input_grad[1]), None)
+
+
+def _made_again(weight: Tensor, *rest: Any) -> Tensor:
+    """The output, from the weight, the tensors that make the input, and the input's own recipe."""
+    *source, recipe = rest
+    x = source[0] if recipe is None else recipe.made_from(source)
+    return torch.prelu(x, weight)
+
+
+def _gradients(gy: Tensor, x: Tensor, weight: Tensor, needs_weight: bool) -> tuple[Tensor, Tensor | None]:
+    if not needs_weight and weight.numel() == 1 and gy.device.type == "cpu":
+        # One frozen slope: no map of the weight's gradient has to be written.
+        return torch.ops.aten.leaky_relu_backward(gy, x, weight.item(), False), None
+    spread = weight if weight.numel() == 1 else weight.view(-1, *[1] * (x.dim() - 2))
+    gx, gw = torch.ops.aten._prelu_kernel_backward(gy, x, spread.expand(*[1] * (x.dim() - spread.dim()), *spread.shape))
+    if not needs_weight:
+        return gx, None
+    return gx, gw.sum([d for d in range(gw.dim()) if d != 1 or weight.numel() == 1]).view(weight.shape)
