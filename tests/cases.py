@@ -39,8 +39,8 @@ VARIANTS = {
 }
 CASES = {name: (name, {}) for name in vp.methods() if not issubclass(find(name), BlockMethod)} | VARIANTS
 PATHS = ("factored", "dense", "fused", "auto")
-EVERY_CASE_ON = {"linear", "linear-odd", "conv2d", "conv2d-groups", "convtranspose2d", "embedding", "mha-slices"}
-EVERY_LAYER_BY = {"lora", "cp_lora", "flora", "salt", "dora", "wara"}
+EVERY_CASE_ON = {"linear", "conv2d-groups", "convtranspose2d", "mha-slices"}
+EVERY_LAYER_BY = {"lora", "cp_lora", "salt", "dora"}
 """Quick runs cross every case with these layers and every layer with these cases; the full run crosses all."""
 
 

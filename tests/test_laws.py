@@ -28,8 +28,9 @@ def mergeable(model: nn.Module) -> bool:
     return all(slot.method.mergeable for _, host in hosts(model) for _, _, slot in adapters(host).slots())
 
 
-def factors_of(model: nn.Module) -> dict[str, Tensor]:
-    return {key: t.clone() for key, t in vp.adapter_state_dict(model).items()}
+def frozen(layer: Layer, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The plain base, frozen like an adapted one: attention takes another kernel when weights want gradients."""
+    return layer.model(dtype).eval().requires_grad_(False)
 
 
 def with_gradients(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -41,16 +42,16 @@ def with_gradients(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tenso
 
 @everywhere
 def test_the_start_is_the_base_to_the_bit(layer: Layer, case: str, dtype: torch.dtype):
-    x, base = layer.input(dtype), layer.model(dtype).eval()
+    x, base = layer.input(dtype), frozen(layer, dtype)
     model = adapted(layer, case, dtype)
     # A gain acts before the bias, which is then added apart: that is the base up to one rounding.
     exact = not any(slot.method.multiplicative for _, host in hosts(model) for _, _, slot in adapters(host).slots())
-    with torch.no_grad():  # else attention leaves its fused path for the base, whose weights want gradients
-        for path in ("factored", "dense"):
-            vp.set_plan(model, path)
+    for path in ("factored", "dense"):
+        vp.set_plan(model, path)
+        with torch.no_grad():  # as the frozen base has no gradients either
             found, expected = model(x), base(x)
-            rounding = 0.0 if exact or path == "dense" else 4 * torch.finfo(dtype).eps
-            assert torch.allclose(found, expected, rtol=rounding, atol=rounding), path
+        rounding = 0.0 if exact or path == "dense" else 4 * torch.finfo(dtype).eps
+        assert torch.allclose(found, expected, rtol=rounding, atol=rounding), path
 
 
 @everywhere
@@ -66,7 +67,7 @@ def test_all_paths_agree(layer: Layer, case: str, dtype: torch.dtype):
         with vp.disable(oracle):
             base = oracle(wide)
     effect = distance(expected, base)
-    assert effect > 1e-3, "the factors have no effect, so this law would hold for anything"
+    assert effect > 1e-4, "the factors have no effect, so this law would hold for anything"
     allowed = DTYPES[dtype] * (effect if dtype != torch.bfloat16 else effect + expected.square().mean().sqrt().item())
     for path in PATHS if dtype == torch.float32 else PATHS[:3]:
         vp.set_plan(model, path)
@@ -129,12 +130,12 @@ def test_ten_merges_and_unmerges_change_no_bit(layer: Layer, case: str, precisio
 
 @everywhere
 def test_the_base_is_untouched_and_comes_back(layer: Layer, case: str):
-    base, model, x = layer.model().eval(), adapted(layer, case), layer.input()
+    base, model, x = frozen(layer), adapted(layer, case), layer.input()
     stir(model)
     plain = {key: value for key, value in model.state_dict().items() if ".adapters." not in f".{key}"}
     assert plain.keys() == base.state_dict().keys()
     assert all(torch.equal(plain[key], value) for key, value in base.state_dict().items())
-    with vp.disable(model):
+    with vp.disable(model), torch.no_grad():
         assert torch.equal(model(x), base(x))
     assert not torch.equal(model(x), base(x))
     vp.remove(model)
@@ -145,12 +146,12 @@ def test_the_base_is_untouched_and_comes_back(layer: Layer, case: str):
 
 @everywhere
 def test_disable_is_the_base_also_when_merged(layer: Layer, case: str):
-    base, model, x = layer.model().eval(), stir(adapted(layer, case)), layer.input()
+    base, model, x = frozen(layer), stir(adapted(layer, case)), layer.input()
     if not mergeable(model):
         pytest.skip("cannot be merged")
     vp.merge(model)
     merged = model(x)
-    with vp.disable(model):
+    with vp.disable(model), torch.no_grad():
         assert torch.equal(model(x), base(x))
     assert torch.equal(model(x), merged)
 

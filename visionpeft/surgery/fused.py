@@ -39,16 +39,27 @@ def _splits(method: Method, site: Site) -> bool:
 
 def run(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``W+ΔW`` applied by the kernels; a multiplicative adapter, alone, sets its gain on the result."""
-    dtype = x.dtype
-    parts = [_split(slot, dtype) for slot in slots]
-    mixer = torch.cat([p[0] for p in parts], dim=1) if len(parts) > 1 else parts[0][0]
-    bank = torch.cat([p[1] for p in parts]) if len(parts) > 1 else parts[0][1]
+    device = x.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
+        # The kernels take one dtype; what autocasting would do inside an ordinary operation is done before.
+        low = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return run(site, slots, x.to(low), weight.to(low), None if bias is None else bias.to(low))
+    mixer, bank = _joined([_split(slot, x.dtype) for slot in slots])
     gain = _gain(slots[0], site, weight)
-    y = _apply(site, x, weight, bias if gain is None else None, mixer, bank)
     if gain is None:
-        return y
+        return _apply(site, x, weight, bias, mixer, bank)
+    y = _apply(site, x, weight, None, mixer, bank)
     y = y * site.per_channel(gain).to(y.dtype)
-    return y if bias is None else y + site.per_channel(bias)
+    return y if bias is None else y + site.per_channel(bias).to(y.dtype)
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Several mixers and banks as one of the summed rank."""
+    if len(parts) == 1:
+        return parts[0]
+    mixers, banks = zip(*parts, strict=True)
+    return torch.cat(mixers, dim=1), torch.cat(banks)
 
 
 def _split(slot: Slot, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ def factored(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Ten
         if effect is None:
             return dense(site, slots, x, weight, bias)
         total = total + effect
-    return total if rest is None else total + site.per_channel(rest)
+    return total if rest is None else total + site.per_channel(rest).to(total.dtype)
 
 
 def _effect(slot: Slot, site: Site, x: Tensor, base: Tensor, weight: Tensor) -> Tensor | None:
@@ -62,7 +62,7 @@ def direct(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tenso
     y = method.direct(mine, slot.factors(x.dtype if x.is_floating_point() else weight.dtype), x)
     if y is None:
         return factored(site, slots, x, weight, bias)
-    return y if bias is None else y + site.per_channel(bias)
+    return y if bias is None else y + site.per_channel(bias).to(y.dtype)
 
 
 def effective_weight(slots: list[Slot], weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
