@@ -1,0 +1,54 @@
+"""Small helpers that write HTML; every text that comes from outside is escaped here."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+
+def tag(name: str, *children: str, **attributes: str) -> str:
+    """``<name …>children</name>``; children are markup already, attribute values are escaped (``class_`` → class)."""
+    shown = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
+    return f"<{name}{shown}>{''.join(children)}</{name}>"
+
+
+def section(title: str, *children: str, lead: str = "", id_: str = "") -> str:
+    """A titled part of the page; empty if it has nothing to show."""
+    if not any(children):
+        return ""
+    intro = tag("p", escape(lead), class_="lead") if lead else ""
+    return tag("section", tag("h2", escape(title)), intro, *children, id=id_ or title.lower().replace(" ", "-"))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = (), class_: str = "") -> str:
+    """A table that scrolls sideways on narrow screens; cells are markup already; ``numeric`` columns align right."""
+    right = set(numeric)
+
+    def line(cells: Sequence[str], cell: str) -> str:
+        return tag("tr", *(tag(cell, text, class_="n" if i in right else "t") for i, text in enumerate(cells)))
+
+    body = tag("tbody", *(line(cells, "td") for cells in rows))
+    return tag("div", tag("table", tag("thead", line(head, "th")), body, class_=class_), class_="scroll")
+
+
+def picture(path: Path) -> str:
+    """A PNG file as a data address."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def percent(value: float, digits: int = 1) -> str:
+    return f"{100 * value:.{digits}f} %"
+
+
+def interval(low: float, high: float) -> str:
+    return f"{100 * low:.1f} – {100 * high:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def memory(size: int | None) -> str:
+    return f"{size / 2**20:,.0f} MiB" if size else "–"

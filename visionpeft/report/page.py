@@ -1,0 +1,68 @@
+"""The page itself: parts in order, one file, no address outside it."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from visionpeft import __version__
+from visionpeft.files import atomic_write
+from visionpeft.report import parts
+from visionpeft.report.content import Content
+from visionpeft.report.figures import accuracy_over_parameters, elbow, learning_curves
+from visionpeft.report.markup import section, tag
+from visionpeft.runs.folder import REPORT
+
+
+def write_report(folder: str | Path) -> Path:
+    """Draw ``report.html`` of a run folder and return its path.
+
+    Raises:
+        UserError: it is no run folder, or a file in it is damaged.
+    """
+    content = Content.read(folder)
+    files = resources.files("visionpeft.report")
+    page = Template(files.joinpath("page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(content.recipe.name),
+        subtitle=parts.subtitle(content),
+        style=files.joinpath("style.css").read_text(encoding="utf-8"),
+        body=_body(content),
+        version=__version__,
+    )
+    return atomic_write(Path(folder) / REPORT, page)
+
+
+def _body(content: Content) -> str:
+    seeds = len(content.recipe.seeds)
+    pooled = f"Means of {seeds} seeds; intervals cover images and seeds." if seeds > 1 else "Intervals cover images."
+    return "".join(
+        (
+            parts.headline(content),
+            section("Results", parts.results(content), lead=f"On the held-out test split. {pooled}"),
+            section("Sweep", _drawn(elbow(content), "plot single") if content.recipe.sweep else ""),
+            section("Learning curves", _drawn(learning_curves(content))),
+            section(
+                "Accuracy and parameters",
+                _drawn(accuracy_over_parameters(content), "plot single") if _compares(content) else "",
+            ),
+            section(
+                "Confusion matrix", parts.confusion(content), lead=f"{content.result.main.label}, all seeds added."
+            ),
+            section("Surest and right", parts.examples(content, right=True)),
+            section("Surest and wrong", parts.examples(content, right=False), lead="Struck out: what the model said."),
+            section("Learning rates", parts.tuning(content)),
+            section("Plan", parts.plans(content), lead="Which weights are adapted, by which path, and why."),
+            section("Recipe", parts.recipe(content)),
+            section("Environment", parts.environment(content)),
+        )
+    )
+
+
+def _compares(content: Content) -> bool:
+    return len(content.trained_rows) > 2
+
+
+def _drawn(svg: str, class_: str = "plot") -> str:
+    return tag("div", svg, class_=class_)
