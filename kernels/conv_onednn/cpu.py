@@ -8,13 +8,48 @@ Everything else (other devices, types and shapes) goes to ``aten`` unchanged.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Size, Tensor
+from torch.autograd.function import once_differentiable
 
 from visionpeft.kernels.conv_onednn.geometry import ConvGeometry, taps
+from visionpeft.kernels.eager.guard import ordinary_precision
 
 _aten = torch.ops.aten
 _LEFT = ("Slow3d", "SlowDilated3d", "SlowTranspose3d")
+
+
+def frozen_conv(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry) -> Tensor:
+    """A convolution whose weight and bias do not train: unlike ``torch``'s, it keeps no activation for backward.
+
+    Shapes as in :func:`convolution`. With a weight or bias that trains, the ordinary convolution runs.
+    """
+    if weight.requires_grad or (bias is not None and bias.requires_grad):
+        return torch.convolution(x, weight, bias, *geometry.arguments)
+    return _FrozenConv.apply(x, weight, bias, geometry)
+
+
+class _FrozenConv(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry) -> Tensor:
+        return convolution(x, weight, bias, geometry)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, _, ctx.geometry = inputs
+        ctx.shape = x.shape
+        ctx.save_for_backward(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        with ordinary_precision(gy):
+            return input_gradient(gy, weight, ctx.geometry, ctx.shape), None, None, None
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry) -> Tensor:
@@ -29,7 +64,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGe
 def input_gradient(gy: Tensor, weight: Tensor, geometry: ConvGeometry, shape: Size) -> Tensor:
     """The gradient of the input, of ``shape``, from that of the output."""
     walk = geometry.forward
-    if _onednn_pays(gy, weight, geometry._replace(transposed=not geometry.transposed)):
+    if _onednn_pays(gy, weight, replace(geometry, transposed=not geometry.transposed)):
         if geometry.transposed:
             return _walk(gy, weight, None, walk)
         return _adjoint(gy, weight, None, walk, walk.overhang(shape, gy.shape, weight.shape[2:]))
@@ -83,9 +118,9 @@ def _adjoint(x: Tensor, weight: Tensor, bias: Tensor | None, g: ConvGeometry, ex
 def _weight_gradient_by_planes(gy: Tensor, x: Tensor, g: ConvGeometry, shape: Size) -> Tensor:
     """Σ over depth of 2D weight gradients: for each depth tap one 2D gradient, its batch all planes at that offset."""
     depth, pad = gy.shape[2], g.padding[0]
-    planes = torch.nn.functional.pad(x, (0, 0, 0, 0, pad, pad)).transpose(1, 2).contiguous()
+    planes = F.pad(x, (0, 0, 0, 0, pad, pad)).transpose(1, 2).contiguous()
     gy = gy.transpose(1, 2).flatten(0, 1)
-    flat = g._replace(stride=g.stride[1:], padding=g.padding[1:], dilation=g.dilation[1:])
+    flat = replace(g, stride=g.stride[1:], padding=g.padding[1:], dilation=g.dilation[1:])
     weight = gy.new_empty(1).expand(*shape[:2], *shape[3:])
     out = gy.new_empty(shape)
     for tap in range(shape[2]):

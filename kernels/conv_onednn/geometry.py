@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from math import prod
-from typing import NamedTuple
 
 from torch import Size, Tensor
 
 
-class ConvGeometry(NamedTuple):
+@dataclass(frozen=True)
+class ConvGeometry:
     """One entry an axis, in the order of the kernel axes. Padding is symmetric and with zeros; others pad before.
 
     ``transposed`` marks ConvTransposeNd, whose weight is stored as ``(in, out/groups, *kernel)``.
@@ -28,7 +29,7 @@ class ConvGeometry(NamedTuple):
     @property
     def forward(self) -> ConvGeometry:
         """The same walk from the fine grid to the coarse one: what a transposed convolution is the adjoint of."""
-        return self._replace(transposed=False, output_padding=())
+        return replace(self, transposed=False, output_padding=())
 
     @property
     def arguments(self) -> tuple:
@@ -38,8 +39,8 @@ class ConvGeometry(NamedTuple):
 
     def overhang(self, fine: Size, coarse: Size, kernel: Size) -> tuple[int, ...]:
         """The output padding with which the adjoint of this walk comes back from ``coarse`` to ``fine`` exactly."""
-        reach = zip(coarse[2:], self.stride, self.padding, self.dilation, kernel, strict=True)
-        return tuple(n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, (m, s, p, d, k) in zip(fine[2:], reach))
+        walk = zip(fine[2:], coarse[2:], self.stride, self.padding, self.dilation, kernel, strict=True)
+        return tuple(n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, s, p, d, k in walk)
 
 
 def swap_grouped(weight: Tensor, groups: int) -> Tensor:

@@ -56,7 +56,7 @@ class _LowRankLinear(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])
         responses = rows @ bank.t()
         y = F.linear(rows, weight, bias).addmm_(responses, mixer.t().contiguous(), alpha=scale)
-        return y.view(*x.shape[:-1], -1), responses
+        return y.view(*x.shape[:-1], y.shape[-1]), responses
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -70,7 +70,7 @@ class _LowRankLinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gy: Tensor | None, no_gradient: None) -> tuple[Tensor | None, ...]:
         needs_x, _, _, needs_mixer, needs_bank, *_ = ctx.needs_input_grad
         if gy is None:
             return (None,) * 7

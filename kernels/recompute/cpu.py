@@ -8,18 +8,19 @@ time of the layer. ReLU and other operations that keep their output need nothing
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from visionpeft.kernels.eager.guard import saved_by_torch_hooks, usable
 from visionpeft.kernels.recompute.instance_norm import has_no_bias, normalisation_behind, normalised
 from visionpeft.kernels.recompute.layer_norm import epsilon_of, layer_norm
 
 
-class Recipe(NamedTuple):
+@dataclass(frozen=True)
+class Recipe:
     """``function(*tensors, *rest)`` is the activation. ``tensors`` are kept by autograd anyway (or are parameters)."""
 
     function: Callable[..., Tensor]
@@ -78,7 +79,7 @@ def source_of(x: Tensor) -> Recipe | None:
         return None
 
 
-def _recipe(node: Node, x: Tensor) -> Recipe | None:
+def _recipe(node: Any, x: Tensor) -> Recipe | None:
     name = type(node).__name__
     if remake := getattr(node, "remake", None):
         return _published(node, remake)
@@ -91,14 +92,14 @@ def _recipe(node: Node, x: Tensor) -> Recipe | None:
     return None
 
 
-def _published(node: Node, remake: Recipe) -> Recipe | None:
+def _published(node: Any, remake: Recipe) -> Recipe | None:
     """From a function of ours, which publishes its recipe over its own saved tensors."""
     if any(saved_by_torch_hooks(saved=raw) for raw in node._raw_saved_tensors):
         return None
-    return remake._replace(tensors=node.saved_tensors)
+    return replace(remake, tensors=node.saved_tensors)
 
 
-def _read(node: Node, source: _Source) -> Recipe | None:
+def _read(node: Any, source: _Source) -> Recipe | None:
     if any(saved_by_torch_hooks(saved=getattr(node, f"_raw{name}")) for name in source.tensors):
         return None
     tensors = tuple(getattr(node, name) for name in source.tensors)
@@ -107,16 +108,16 @@ def _read(node: Node, source: _Source) -> Recipe | None:
     return Recipe(source.function, tensors, tuple(getattr(node, name) for name in source.rest))
 
 
-def _layer_norm_recipe(node: Node) -> Recipe | None:
+def _layer_norm_recipe(node: Any) -> Recipe | None:
     if (recipe := _read(node, _LAYER_NORM)) is None:
         return None
     x, _, rstd, weight, _ = recipe.tensors
     assert x is not None and rstd is not None
     eps = epsilon_of(x, rstd, weight, recipe.rest[0])
-    return None if eps is None else recipe._replace(rest=(*recipe.rest, eps))
+    return None if eps is None else replace(recipe, rest=(*recipe.rest, eps))
 
 
-def _normalisation_recipe(node: Node, output: Tensor) -> Recipe | None:
+def _normalisation_recipe(node: Any, output: Tensor) -> Recipe | None:
     if (recipe := _read(node, _NORMALISATION)) is None:
         return None
     x, mean, scale = recipe.tensors

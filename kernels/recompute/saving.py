@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from visionpeft.kernels.recompute.cpu import Recipe
 
 def keep(ctx: Any, x: Tensor | None, recipe: Recipe | None, *others: Tensor | None) -> None:
     """Save ``x`` (or what its recipe needs, or nothing if None) and ``others`` on an autograd context."""
-    ctx.recipe = None if recipe is None else recipe._replace(tensors=())
+    ctx.recipe = None if recipe is None else replace(recipe, tensors=())
     ctx.save_for_backward(*others, *((x,) if recipe is None else recipe.tensors))
 
 
