@@ -20,9 +20,9 @@ class CPLoRA(LowRank):
     """``ΔW[o,i,h,w,…] = s·Σ_q out[o,q]·inp[i,q]·k0[h,q]·k1[w,q]…``
 
     "LoRA-based methods on Unet for transfer learning in Subarachnoid Hematoma Segmentation", 2025. Factors
-    ``out: (out, R)``, ``inp: (in/groups, R)`` and one ``kj: (k_j, R)`` a kernel axis; R(o + c + Σk) parameters. The rank
-    is not clamped: the paper finds over-parameterised ranks the best. ``out`` starts at zero; the kernel factors start
-    as a centred delta with noise, so that their product does not shrink the gradient of ``out``.
+    ``out: (out, R)``, ``inp: (in/groups, R)`` and one ``kj: (k_j, R)`` a kernel axis; R(o + c + Σk) parameters. The
+    rank is not clamped: the paper finds over-parameterised ranks the best. ``out`` starts at zero; the kernel factors
+    start as a centred delta with noise, so that their product does not shrink the gradient of ``out``.
     """
 
     name: ClassVar[str] = "cp_lora"

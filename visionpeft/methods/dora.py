@@ -16,7 +16,7 @@ from visionpeft.errors import OptionError
 from visionpeft.methods.cp import CPLoRA
 from visionpeft.methods.lora import ConvLoRA, LoRA
 from visionpeft.methods.lora_c import LoRAC
-from visionpeft.methods.registry import make, register
+from visionpeft.methods.registry import combinator, make, register
 
 
 class DoRAOver(Method):
@@ -31,6 +31,11 @@ class DoRAOver(Method):
 
     def __reduce__(self):  # classes built on demand are found again by their name
         return make, (self.name, self.options())
+
+    def refuse(self, site: Site) -> str | None:
+        if not self.mergeable:
+            return "DoRA scales the changed weight, and with these options there is no change of the weight"
+        return super().refuse(site)
 
     def factors(self, site: Site) -> dict[str, Factor]:
         return {**super().factors(site), "magnitude": Factor((site.out,), row_norms)}
@@ -84,6 +89,7 @@ def _build(inner: type[Method], name: str, class_name: str) -> type[Method]:
     return dataclass(frozen=True, kw_only=True)(type(class_name, (DoRAOver, inner), body))
 
 
+combinator("dora", dora_over)
 DoRA = register(_build(LoRA, "dora", "DoRA"))
 ConvDoRA = register(_build(ConvLoRA, "conv_dora", "ConvDoRA"))
 DoRAC = register(_build(LoRAC, "dora_c", "DoRAC"))

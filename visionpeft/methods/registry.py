@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from visionpeft.algebra.method import Options
 from visionpeft.errors import OptionError, did_you_mean, unknown
 
 _REGISTRY: dict[str, type[Options]] = {}
+_COMBINATORS: dict[str, Callable[[type[Options]], type[Options]]] = {}
 M = TypeVar("M", bound=type[Options])
 
 
@@ -20,6 +22,11 @@ def register(cls: M) -> M:
     assert cls.name and cls.name not in _REGISTRY, f"method name {cls.name!r} is empty or taken"
     _REGISTRY[cls.name] = cls
     return cls
+
+
+def combinator(name: str, over: Callable[[type[Options]], type[Options]]) -> None:
+    """Make ``name(METHOD)`` a method: ``over`` builds its class from that of METHOD."""
+    _COMBINATORS[name] = over
 
 
 @cache
@@ -36,7 +43,7 @@ def methods() -> dict[str, type[Options]]:
 
 
 def find(name: str) -> type[Options]:
-    """The class of a registered name, or of ``dora(NAME)``: DoRA over any additive method.
+    """The class of a registered name, or of a combinator's: ``dora(NAME)`` is DoRA over any additive method.
 
     Raises:
         UnknownNameError: no such method; the message shows near names.
@@ -44,10 +51,9 @@ def find(name: str) -> type[Options]:
     known = methods()
     if name in known:
         return known[name]
-    if name.startswith("dora(") and name.endswith(")"):
-        from visionpeft.methods.dora import dora_over
-
-        return dora_over(find(name[5:-1]))
+    outer, _, inner = name.removesuffix(")").partition("(")
+    if inner and outer in _COMBINATORS:
+        return _COMBINATORS[outer](find(inner))
     raise unknown("method", name, known)
 
 

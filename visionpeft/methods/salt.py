@@ -21,8 +21,8 @@ class SALT(Method):
     """``ΔW = U_k·diag((scale−1)·S_k + shift)·Vh_k + (U_p·X)(Y·Vh_p)`` on ``W.reshape(out, −1) = U·diag(S)·Vh``.
 
     "SALT: Singular Value Adaptation with Low-Rank Transformation", 2025. ``scale: (k,)`` starts at one, ``shift: (k,)``
-    at zero, ``X: (n−k, r)`` kaiming, ``Y: (r, n−k)`` zero. The SVD is taken once and saved with the adapter, since it is
-    unique only up to signs.
+    at zero, ``X: (n−k, r)`` kaiming, ``Y: (r, n−k)`` zero. The SVD is taken once and saved with the adapter, since it
+    is unique only up to signs.
 
     Args:
         top: k, a count, or a fraction of the n singular values.

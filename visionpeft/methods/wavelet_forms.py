@@ -28,7 +28,8 @@ class WaRAActivation(LowRank):
 
     "WaRA: Wavelet Low Rank Adaptation", second version, 2025. ``down: (r, in)`` kaiming, ``up: (out, r)`` zero,
     ``gain: (4,)`` ones in the order LL LH HL HH. The transform runs in the r-dimensional bottleneck. Class tokens in
-    front of the grid bypass it. With ``nonlinearity: none`` and ``gains: false`` it is LoRA and merges; else it does not.
+    front of the grid bypass it. With ``nonlinearity: none`` and ``gains: false`` it is LoRA and merges; else it does
+    not.
 
     Args:
         wavelet, levels: as in ``wara``.
@@ -134,8 +135,8 @@ def _with(table: Tensor, dim: int, size: int) -> list[int]:
 class WaRATiny(Method):
     """``ΔW = scale·U_r·diag(c)·V_rᵀ``, or ``scale·U_r·C·V_rᵀ``, on the frozen leading singular vectors of W.
 
-    "WaRA: Wavelet Low Rank Adaptation", 2025. ``c: (r,)`` or ``C: (r, r)`` zero; ``U: (out, r)`` and ``Vh: (r, fan_in)``
-    are saved with the adapter.
+    "WaRA: Wavelet Low Rank Adaptation", 2025. ``c: (r,)`` or ``C: (r, r)`` zero; ``U: (out, r)`` and
+    ``Vh: (r, fan_in)`` are saved with the adapter.
 
     Args:
         rank: r, at most the number of singular values.
