@@ -149,10 +149,7 @@ def _block(path: str, module: nn.Module) -> Block:
 
 
 def _use(audited: Audit, target: Target) -> str:
-    for path in (target.module_path, f"{target.module_path}.{target.parameter}".lstrip(".")):
-        if path in audited:
-            return audited[path].word
-    return "dead"
+    return audited[target.weight_path].word
 
 
 def _check_outcome(method: Options, patterns: list[str], slots: list, report: Report) -> None:

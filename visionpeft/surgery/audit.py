@@ -131,10 +131,11 @@ def _probe_class(base: type[nn.Module], uses: dict[str, Use]) -> type[nn.Module]
     def forward(self: nn.Module, *args, **kwargs):
         inside[0] += 1
         try:
+            x = args[0] if args else kwargs.get("input")
             for use in uses.values():
                 use.calls += 1
-                if args and isinstance(args[0], Tensor):
-                    use.shape, use.dtype = tuple(args[0].shape), args[0].dtype
+                if isinstance(x, Tensor):
+                    use.shape, use.dtype = tuple(x.shape), x.dtype
             return base.forward(self, *args, **kwargs)
         finally:
             inside[0] -= 1

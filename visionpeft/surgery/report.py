@@ -87,10 +87,10 @@ class Report:
 
 def _plan(site: SiteReport, target: Target, slot: Slot, audited: Audit) -> None:
     """Fill in the path that the plan will take for the audited input."""
-    use = audited.uses.get(target.module_path)
-    if not isinstance(slot.site, Site) or use is None:
+    if not isinstance(slot.site, Site):
         return
-    if use.shape is None or slot.site.kind == "parameter":
+    use = audited[target.weight_path]
+    if use.shape is None or use.dtype is None:
         site.path_chosen, site.why = "dense", "the weight is read, so W+ΔW is what its reader sees"
     elif slot.plan != "auto":
         site.path_chosen, site.why = slot.plan, "forced"

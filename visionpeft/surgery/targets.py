@@ -26,9 +26,15 @@ class Target(NamedTuple):
     site: Site
 
     @property
+    def weight_path(self) -> str:
+        """The path of the whole weight, as in :func:`weights_of`."""
+        return _weight_path(self.module_path, self.module, self.parameter)
+
+    @property
     def path(self) -> str:
-        """How the user writes it: ``blocks.0.attn.qkv[q]``."""
-        return f"{self.module_path}[{self.piece}]" if self.piece else self.module_path
+        """How the user writes it: ``blocks.0.attn.qkv[q]``, or ``blocks.0.attn.bias_table`` for a bare parameter."""
+        named_by_parameter = self.piece == PROJECTIONS.get(self.parameter, self.parameter)
+        return f"{self.weight_path}[{self.piece}]" if self.piece and not named_by_parameter else self.weight_path
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,7 @@ def weights_of(model: nn.Module) -> list[Weight]:
         if isinstance(module, FactorModule):
             continue
         for name, site in sites_of(module).items():
-            main = name == "weight" or (isinstance(module, nn.MultiheadAttention) and name == "in_proj_weight")
-            weights.append(Weight(path if main else _join(path, name), path, module, name, site))
+            weights.append(Weight(_weight_path(path, module, name), path, module, name, site))
     return weights
 
 
@@ -163,5 +168,7 @@ def _no_match(pattern: Pattern, matched: list[Weight], weights: list[Weight], mo
     return f"targets: {pattern.text!r} matches no weight.{did_you_mean(pattern.body, [*ROLES, *paths, *leaves])}"
 
 
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+def _weight_path(path: str, module: nn.Module, parameter: str) -> str:
+    """A module's main weight goes by the module's path, every other by its own name after it."""
+    main = parameter == "weight" or (isinstance(module, nn.MultiheadAttention) and parameter == "in_proj_weight")
+    return path if main else f"{path}.{parameter}".lstrip(".")
