@@ -102,7 +102,7 @@ Planted = tuple[list[tuple[Target, Slot]], Report]
 def _plant_weights(model, method: Method, patterns, audited: Audit | None, generator) -> Planted:
     slots, report = [], Report(method)
     for target in resolve(model, patterns):
-        reason = check_target(target, method, read=audited is not None and _use(audited, target) == "read")
+        reason = check_target(target, method, read=audited is not None and "read" in _use(audited, target))
         if reason:
             report.refused.append(Refusal(target.path, reason))
             continue

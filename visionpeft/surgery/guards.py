@@ -37,7 +37,7 @@ def check_target(target: Target, method: Method, read: bool = False) -> str | No
     """One sentence saying why this weight cannot be adapted so, or None.
 
     Args:
-        read: whether an audit saw the weight read only.
+        read: whether an audit saw the weight read from outside its module.
 
     Raises:
         UserError: the weight holds NaN or infinite values.

@@ -51,15 +51,15 @@ class Decision:
 def choose(bank: AdapterSet, site: Site, slots: list[Slot], x: Tensor) -> str:
     """The path of this call.
 
-    Dropout pins the factored one, as do methods that are no change of a weight, and traced graphs, where nothing can
-    be counted.
+    Dropout pins the factored one, as do traced graphs, where nothing can be counted. A forced path that is not possible
+    here gives way to it too.
     """
-    if any(slot.dropout_now or not slot.method.mergeable for slot in slots):
+    if any(slot.dropout_now for slot in slots):
         return "factored"
     wanted = {slot.plan for slot in slots} - {"auto"}
     if wanted:
         path = wanted.pop() if len(wanted) == 1 else "dense"
-        return path if path in ("factored", "dense") or path in possible(site, slots, x) else "factored"
+        return path if path in possible(site, slots, x) else "factored"
     if _traced(x):
         return "factored"
     key = (x.shape, x.dtype, torch.is_grad_enabled(), x.requires_grad)
@@ -86,6 +86,8 @@ def decide(site: Site, slots: list[Slot], x: Tensor) -> Decision:
 
 def possible(site: Site, slots: list[Slot], x: Tensor) -> list[str]:
     """The paths that these slots and this input allow."""
+    if not all(slot.method.mergeable for slot in slots):
+        return ["factored"]
     paths = ["factored", "dense"]
     alone = slots[0] if len(slots) == 1 and slots[0].strength == 1 and not slots[0].site.is_slice else None  # pyright: ignore
     if fused.possible(site, slots, x) and (alone or not any(s.method.multiplicative for s in slots)):  # pyright: ignore

@@ -25,25 +25,45 @@ class Weight(NamedTuple):
     site: Site
 
 
-def _kernel_of(size: int) -> Callable[[Weight], bool]:
+Rule = Callable[[Weight], bool]
+
+
+def _kernel_of(size: int) -> Rule:
     return lambda w: w.site.kind == "conv" and all(k == size for k in w.site.kernel)
 
 
-def _named(pattern: str) -> Callable[[Weight], bool]:
-    compiled = re.compile(rf"(^|.*\.)({pattern})$")
-    return lambda w: w.site.kind != "parameter" and bool(compiled.match(w.path))
+def _named(pattern: str, under: str = r"(?:.*\.)?") -> Rule:
+    """The last names of a path; ``under`` is what may stand before them."""
+    compiled = re.compile(f"{under}(?:{pattern})")
+    return lambda w: w.site.kind != "parameter" and bool(compiled.fullmatch(w.path))
 
 
 def _packed_attention(w: Weight) -> bool:
-    return isinstance(w.module, nn.MultiheadAttention) and w.parameter != "bias_k" and w.parameter != "bias_v"
+    return isinstance(w.module, nn.MultiheadAttention) and w.parameter not in ("bias_k", "bias_v")
+
+
+def _cuts_patches(w: Weight) -> bool:
+    """A convolution whose windows tile the image. The overlapping stem of a ConvNet is no patch embedding."""
+    return w.site.conv is not None and w.site.kernel == w.site.conv.stride and max(w.site.kernel) > 1
 
 
 _qkv = _named(
     r"qkv|to_qkv|c_attn|in_proj|to_[qkv]|add_[qkv]_proj|[qkv]_proj|query|key|value|kv|to_kv|"
     r"attn\w*\.[qkv]|q_proj_weight|k_proj_weight|v_proj_weight"
 )
+_patches = _named(r"\w*patch_embed\w*\.(proj|projection)|\w*patch_embeddings?(\.\d+)?|patch_embedding\.\w+")
+_stem = _named(r"visual\.conv1|conv_proj|stem\.0")
+_gated = _named(r"w1|w2|w3|w12")
+"""Gated MLPs name their layers by numbers that mean other things elsewhere, so the shape decides up or down."""
+_up = _named(r"(?<!se\.)fc1|fc1_[gx]|c_fc|linear1|net\.0\.proj|up_proj|gate_proj|mlp\.0|intermediate\.dense")
+_down = _named(r"(?<!se\.)fc2|mlp\.c_proj|linear2|net\.2|down_proj|mlp\.[23]|(?<!attention\.)output\.dense")
+_head = _named(
+    r"(head|head_dist|fc|classifier)(\.(fc|l|head|\d+))?|heads\.head|"
+    r"out\.conv\.conv|output_block\.conv\.conv|conv_final\.\d+\.conv|conv_out",
+    under=r"(?:(?:model|backbone|net|module|visual|trunk)\.)*",
+)
 
-ROLES: dict[str, Callable[[Weight], bool]] = {
+ROLES: dict[str, Rule] = {
     "linear": lambda w: w.site.kind == "linear",
     "conv": lambda w: w.site.kind == "conv",
     "conv.1x1": _kernel_of(1),
@@ -52,48 +72,58 @@ ROLES: dict[str, Callable[[Weight], bool]] = {
     "embedding": lambda w: w.site.kind == "embedding",
     "parameter": lambda w: w.site.kind == "parameter",
     "attn.qkv": lambda w: _packed_attention(w) or _qkv(w),
-    "attn.out": _named(r"(\w*attn\w*|attention)\.(proj|out_proj|to_out\.0|c_proj|proj_out|out)|out_proj|to_out\.0"),
-    "mlp.up": _named(r"fc1|c_fc|linear1|net\.0\.proj|w1|w12|up_proj|gate_proj|mlp\.0"),
-    "mlp.down": _named(r"fc2|mlp\.c_proj|linear2|net\.2|w2|w3|down_proj|mlp\.2"),
-    "patch_embed": _named(r"patch_embed\w*\.proj|patch_embeddings?(\.\d+)?|visual\.conv1|patch_embedding\.\w+"),
-    "head": _named(r"(visual\.)?(trunk\.)?(head|classifier|fc|head\.fc|heads\.head|head\.l)"),
+    "attn.out": _named(
+        r"(\w*attn\w*|attention)\.(proj|out_proj|to_out\.0|c_proj|proj_out|out)|out_proj|to_out\.0|"
+        r"attention\.output\.dense"
+    ),
+    "mlp.up": lambda w: _up(w) or (_gated(w) and w.site.out > w.site.inp),
+    "mlp.down": lambda w: _down(w) or (_gated(w) and w.site.out < w.site.inp),
+    "patch_embed": lambda w: _patches(w) or (_stem(w) and _cuts_patches(w)),
+    "head": _head,
 }
 """Role → rule on a weight. The role ``block`` names modules, not weights: see :func:`blocks_of`."""
 
-BLOCK_CLASSES = re.compile(
-    r"(Block|BlockV2|Block2D|EncoderLayer|DecoderLayer|Bottleneck|InvertedResidual|ResidualUnit|Layer)$"
+_BLOCK = re.compile(
+    r"\w*(Block(V2|2D)?|(?<!Conv)Layer|Bottleneck|(Inverted|Edge|CondConv)Residual|ResidualUnit|"
+    r"DepthwiseSeparableConv|MBConv)"
 )
+_BLOCK_WHEREVER = re.compile(r"ResidualUnit|ResBlock|UnetResBlock|UnetBasicBlock|ResnetBlock2D")
 NORM = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 
-def weight_slices(pattern_slices: list[str], weight: Weight, offered: dict[str, Site]) -> dict[str, Site] | None:
-    """The asked slices of a weight, or None where it has none of them.
+def letters_of(weight: Weight, offered: dict[str, Site]) -> dict[str, tuple[str, Site]]:
+    """``q``, ``k``, ``v`` → (slice, site) as far as the weight has them; the slice is empty where it is the whole.
 
-    Separate projections answer to the slice their name stands for: ``attn.qkv[q,v]`` is ``to_q`` and ``to_v`` where a
+    Separate projections answer to the letter their name stands for: ``attn.qkv[q,v]`` is ``to_q`` and ``to_v`` where a
     family keeps them apart.
     """
     if offered:
-        return {s: offered[s] for s in pattern_slices} if set(pattern_slices) <= set(offered) else None
+        return {letter: (letter, site) for letter, site in offered.items()}
     leaf = weight.path.rpartition(".")[2]
     letter = re.fullmatch(r"(?:to_|add_)?([qkv])(?:_proj)?(?:_weight)?|(query|key|value)", leaf)
-    stands_for = (letter.group(1) or letter.group(2)[0]) if letter else None
-    return {"": weight.site} if stands_for in pattern_slices else None
+    return {(letter[1] or letter[2][0]): ("", weight.site)} if letter else {}
+
+
+def roles_in(weights: list[Weight]) -> dict[str, int]:
+    """Role → number of weights, for the roles that are not empty."""
+    counts = {role: sum(map(rule, weights)) for role, rule in ROLES.items()}
+    return {role: count for role, count in counts.items() if count}
 
 
 def blocks_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The transformer or residual blocks of a network: the outermost modules whose class is named like one."""
-    found: list[tuple[str, nn.Module]] = []
-    for path, module in model.named_modules():
-        base = getattr(type(module), "base_class", type(module))
-        inside = any(path.startswith(outer + ".") for outer, _ in found)
-        if path and not inside and BLOCK_CLASSES.search(base.__name__) and _is_member(model, path):
-            found.append((path, module))
-    return found
+    """The transformer or residual blocks of a network: the innermost modules whose class is named like one.
+
+    Such a module is one of a list (its name ends in a number), which the parts of a block are not, or of a class that
+    networks use for residual blocks alone. A stage that holds blocks is none.
+    """
+    named = {path: module for path, module in model.named_modules() if path and _is_block(path, module)}
+    outer = {path.rsplit(".", n)[0] for path in named for n in range(1, path.count(".") + 1)}
+    return [(path, module) for path, module in named.items() if path not in outer]
 
 
-def _is_member(model: nn.Module, path: str) -> bool:
-    """Whether the module is one of a list or sequence: stages and necks named like blocks are not."""
-    return path.rpartition(".")[2].isdigit()
+def _is_block(path: str, module: nn.Module) -> bool:
+    name = getattr(type(module), "base_class", type(module)).__name__
+    return bool(_BLOCK_WHEREVER.fullmatch(name) or (_BLOCK.fullmatch(name) and path[-1].isdigit()))
 
 
 def is_norm(module: nn.Module) -> bool:

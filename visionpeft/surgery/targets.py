@@ -12,7 +12,7 @@ from torch import nn
 from visionpeft.algebra.site import Site
 from visionpeft.errors import TargetError, did_you_mean
 from visionpeft.surgery.hosts import PROJECTIONS, sites_of, slices_of
-from visionpeft.surgery.roles import ROLES, Weight, blocks_of, weight_slices
+from visionpeft.surgery.roles import ROLES, Weight, blocks_of, letters_of, roles_in
 from visionpeft.surgery.slots import FactorModule
 
 
@@ -89,7 +89,7 @@ def resolve(model: nn.Module, patterns: list[str]) -> list[Target]:
         pattern = Pattern.parse(text)
         matched = _matched(pattern, weights, aliases)
         found = [target for weight in matched for target in _targets(pattern, weight)]
-        if not found:
+        if not found or set(pattern.slices) - _letters(matched):
             raise TargetError(_no_match(pattern, matched, weights, model))
         targets |= {(t.module_path, t.parameter, t.piece): t for t in found}
     return list(targets.values())
@@ -132,7 +132,7 @@ def _targets(pattern: Pattern, weight: Weight) -> list[Target]:
     module_path, module, name, site = weight[1:]
     offered = slices_of(module, name, site, module_path)
     if pattern.slices:
-        chosen = weight_slices(list(pattern.slices), weight, offered) or {}
+        chosen = dict(part for letter, part in letters_of(weight, offered).items() if letter in pattern.slices)
     elif isinstance(module, nn.MultiheadAttention) and offered:
         chosen = offered  # packed projections are three weights in one
     else:
@@ -153,12 +153,22 @@ def _aliases(model: nn.Module) -> dict[str, list[str]]:
     return names
 
 
+def _letters(weights: list[Weight]) -> set[str]:
+    """The slices that these weights have among them."""
+    offers = ((w, slices_of(w.module, w.parameter, w.site, w.module_path)) for w in weights)
+    return {letter for weight, offered in offers for letter in letters_of(weight, offered)}
+
+
 def _no_match(pattern: Pattern, matched: list[Weight], weights: list[Weight], model: nn.Module) -> str:
     paths = [w.path for w in weights]
     if matched:
-        offered = slices_of(matched[0].module, matched[0].parameter, matched[0].site, matched[0].module_path)
-        have = f"it has {', '.join(offered)}" if offered else "it is one weight; leave the slices out"
+        letters = sorted(_letters(matched))
+        have = f"it has {', '.join(letters)}" if letters else "it is one weight; leave the slices out"
         return f"targets: {pattern.text!r} asks for slices of {matched[0].path!r}, but {have}"
+    if pattern.body in ROLES or pattern.body == "block":
+        there = ", ".join(f"{role} ({count})" for role, count in roles_in(weights).items())
+        what = "names modules, not weights" if pattern.body == "block" else "is the role of no weight of this network"
+        return f"targets: {pattern.text!r} {what}. The roles here: {there or 'none, it has no weight with two axes'}"
     inside = [p for p in paths if p.startswith(pattern.body + ".") or f".{pattern.body}." in p]
     if inside:
         return (
