@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from visionpeft.algebra.method import Method
 from visionpeft.errors import StateError
 from visionpeft.surgery.ledger import forget, record
 from visionpeft.surgery.mount import adapters, hosts, unmount
 from visionpeft.surgery.paths import effective_weight
 from visionpeft.surgery.slots import Slot
+from visionpeft.surgery.trainable import thaw
 
 
 def merge(model: nn.Module, names: list[str] | str | None = None) -> None:
@@ -22,19 +24,27 @@ def merge(model: nn.Module, names: list[str] | str | None = None) -> None:
         names: adapters to fold; None takes all that are active.
 
     Raises:
-        StateError: already merged, or an adapter cannot be merged exactly. Nothing is changed then.
+        StateError: already merged, no such or no active adapter, or one that cannot be merged exactly. Nothing is
+            changed then.
     """
     wanted = [names] if isinstance(names, str) else names
-    for name in wanted or ():
-        record(model, name)
+    _check_active(model, wanted)
     folds = [fold for path, host in hosts(model) for fold in _folds(path, host, wanted)]
-    if not folds and not any(adapters(host)._modules for _, host in hosts(model)):
-        raise StateError("merge: the model has no adapters")
     for host, parameter, slots, adapter_names in folds:
         original = host._parameters[parameter]
         bank = adapters(host)
         host._parameters[parameter] = nn.Parameter(_folded(slots, original), requires_grad=False)
         bank.merged[parameter] = (original, adapter_names)
+
+
+def _check_active(model: nn.Module, wanted: list[str] | None) -> None:
+    acting = {name for _, host in hosts(model) for name, _, slot in adapters(host).slots() if slot.active}
+    for name in wanted or ():
+        record(model, name)
+        if name not in acting:
+            raise StateError(f"merge: adapter {name!r} is not active; activate it first")
+    if not acting:
+        raise StateError("merge: the model has no active adapter")
 
 
 def _folds(path: str, host: nn.Module, wanted: list[str] | None):
@@ -51,8 +61,19 @@ def _folds(path: str, host: nn.Module, wanted: list[str] | None):
                     "merged; name the adapters that can, or export it as a module"
                 )
             by_parameter.setdefault(slot.parameter, []).append((name, slot))
+        elif slot.active and slot.strength and wanted is not None:
+            _check_left(path, name, slot)
     for parameter, named in by_parameter.items():
         yield host, parameter, [slot for _, slot in named], frozenset(name for name, _ in named)
+
+
+def _check_left(path: str, name: str, slot: Slot) -> None:
+    """A gain left unmerged would act on the folded weight, which is another function."""
+    if isinstance(slot.method, Method) and slot.method.multiplicative:
+        raise StateError(
+            f"merge: adapter {name!r} ({slot.method.name}) on {path or 'the model'!r} scales the weight that the others "
+            "change, so it must be merged with them, or be inactive"
+        )
 
 
 @torch.no_grad()
@@ -77,7 +98,10 @@ def unfold(host: nn.Module) -> dict[str, tuple[nn.Parameter, frozenset[str]]]:
     """Put one host's originals back and return what :func:`refold` needs to undo that."""
     bank, folded = adapters(host), {}
     for parameter, (original, names) in bank.merged.items():
-        folded[parameter] = (host._parameters[parameter], names)
+        merged = host._parameters[parameter]
+        folded[parameter] = (merged, names)
+        if (original.device, original.dtype) != (merged.device, merged.dtype):  # the model was moved or cast meanwhile
+            original.data = original.data.to(merged.device, merged.dtype)
         host._parameters[parameter] = original
     bank.merged = {}
     return folded
@@ -94,7 +118,7 @@ def is_merged(model: nn.Module) -> bool:
 
 
 def remove(model: nn.Module, name: str | None = None) -> None:
-    """Take an adapter (or all) off; with the last one, classes and keys are those of the base again.
+    """Take an adapter (or all) off; with the last one, classes, keys and what trains are those of the base again.
 
     After ``merge`` all adapters go at once and the merged weights stay: that is how a plain merged model is made.
     Call ``unmerge`` before to get the base back.
@@ -108,5 +132,8 @@ def remove(model: nn.Module, name: str | None = None) -> None:
             raise StateError("remove: the model is merged; unmerge it first, or remove all to keep the merged weights")
     for _, host in hosts(model):
         unmount(host, name)
-    if "_visionpeft" in model.__dict__:
+    records = dict(model.__dict__.get("_visionpeft", {}))
+    if records:
         forget(model, name)
+    if records and "_visionpeft" not in model.__dict__:
+        thaw(model, next(iter(records.values())).thawed)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from visionpeft.errors import AdapterFileError, did_you_mean
+from visionpeft.errors import AdapterFileError, StateError, did_you_mean
 from visionpeft.surgery.ledger import record
+from visionpeft.surgery.merge import is_merged
 from visionpeft.surgery.mount import adapters, hosts
 
 
@@ -25,10 +26,12 @@ def load_adapter_state_dict(model: nn.Module, state: Mapping[str, Tensor], name:
     """Load tensors into an adapter. Strict: nothing is changed unless every key and shape fits.
 
     Raises:
-        StateError: the model has no adapter of that name.
+        StateError: the model has no adapter of that name, or is merged.
         AdapterFileError: missing or unexpected keys, other shapes, or values that are not finite.
     """
     live = _live(model, name)
+    if is_merged(model):  # the old factors would stay folded into the weights
+        raise StateError(f"loading into adapter {name!r}: the model is merged; call unmerge first")
     problems = [f"missing {key!r}" for key in live if key not in state]
     problems += [f"unexpected {key!r}{did_you_mean(key, live)}" for key in state if key not in live]
     for key in live.keys() & state.keys():

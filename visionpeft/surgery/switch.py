@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import nn
 
-from visionpeft.errors import UserError
+from visionpeft.errors import StateError, UserError
 from visionpeft.surgery.ledger import ledger, record
-from visionpeft.surgery.merge import refold, unfold
+from visionpeft.surgery.merge import is_merged, refold, unfold
 from visionpeft.surgery.mount import adapters, hosts
 from visionpeft.surgery.plan import check_plan
 
@@ -23,8 +24,11 @@ def set_plan(model: nn.Module, plan: str, name: str | None = None) -> None:
 
     Raises:
         OptionError: no such plan.
+        StateError: the model has no adapter of that name.
     """
     check_plan(plan)
+    if name is not None:
+        record(model, name)
     for _, host in hosts(model):
         adapters(host).plans.clear()
         for _, _, slot in adapters(host).slots(name):
@@ -37,14 +41,17 @@ def activate(model: nn.Module, names: str | list[str] | Mapping[str, float]) -> 
     Factors of inactive adapters stop training, so that distributed training does not wait for their gradients.
 
     Raises:
-        StateError: the model has no adapter of that name.
+        StateError: the model has no adapter of that name, or is merged.
+        UserError: a strength is no finite number.
     """
     names = [names] if isinstance(names, str) else names
     strengths = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
     for name, strength in strengths.items():
         record(model, name)
-        if not isinstance(strength, int | float):
-            raise UserError(f"activate: strength of {name!r} is {strength!r}, but it must be a number")
+        if isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength):
+            raise UserError(f"activate: strength of {name!r} is {strength!r}, but it must be a finite number")
+    if is_merged(model):  # what is folded into the weights would go on acting
+        raise StateError("activate: the model is merged; call unmerge first")
     for _, host in hosts(model):
         adapters(host).plans.clear()
         for name, _, slot in adapters(host).slots():
