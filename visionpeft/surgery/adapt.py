@@ -76,9 +76,9 @@ def adapt(
     for target, slot in slots:
         slot.plan = plan
         mount(target.module, name, target.piece, slot)
-    freeze_base(model)
+    thawed = freeze_base(model)
     train_whole(whole)
-    ledger(model)[name] = Record(chosen, [t.path for t, _ in slots], base, statistics)
+    ledger(model)[name] = Record(chosen, [t.path for t, _ in slots], base, statistics, thawed)
     return report.counted(model, slots, audited)
 
 

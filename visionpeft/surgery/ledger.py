@@ -15,12 +15,21 @@ _ATTRIBUTE = "_visionpeft"
 
 @dataclass
 class Record:
-    """One adapter. ``targets`` are exact, so that a reload needs no pattern; ``base`` maps parameters to digests."""
+    """One adapter.
+
+    Args:
+        method: the algebra and its options.
+        targets: exact paths, so that a reload needs no pattern.
+        base: base parameter → digest, as it was when the adapter was made.
+        statistics: running statistic → digest, likewise.
+        thawed: base parameters that trained before any adapter came.
+    """
 
     method: Options
     targets: list[str]
     base: dict[str, str] = field(default_factory=dict)
     statistics: dict[str, str] = field(default_factory=dict)
+    thawed: frozenset[str] = frozenset()
 
 
 def ledger(model: nn.Module) -> dict[str, Record]:

@@ -53,10 +53,8 @@ _qkv = _named(
 )
 _patches = _named(r"\w*patch_embed\w*\.(proj|projection)|\w*patch_embeddings?(\.\d+)?|patch_embedding\.\w+")
 _stem = _named(r"visual\.conv1|conv_proj|stem\.0")
-_gated = _named(r"w1|w2|w3|w12")
-"""Gated MLPs name their layers by numbers that mean other things elsewhere, so the shape decides up or down."""
-_up = _named(r"(?<!se\.)fc1|fc1_[gx]|c_fc|linear1|net\.0\.proj|up_proj|gate_proj|mlp\.0|intermediate\.dense")
-_down = _named(r"(?<!se\.)fc2|mlp\.c_proj|linear2|net\.2|down_proj|mlp\.[23]|(?<!attention\.)output\.dense")
+_up = _named(r"fc1|fc1_[gx]|c_fc|linear1|net\.0\.proj|up_proj|gate_proj|mlp\.0|intermediate\.dense|w1|w3|w12")
+_down = _named(r"fc2|mlp\.c_proj|linear2|net\.2|down_proj|mlp\.[23]|output\.dense|w2|w3")
 _head = _named(
     r"(head|head_dist|fc|classifier)(\.(fc|l|head|\d+))?|heads\.head|"
     r"out\.conv\.conv|output_block\.conv\.conv|conv_final\.\d+\.conv|conv_out",
@@ -76,8 +74,9 @@ ROLES: dict[str, Rule] = {
         r"(\w*attn\w*|attention)\.(proj|out_proj|to_out\.0|c_proj|proj_out|out)|out_proj|to_out\.0|"
         r"attention\.output\.dense"
     ),
-    "mlp.up": lambda w: _up(w) or (_gated(w) and w.site.out > w.site.inp),
-    "mlp.down": lambda w: _down(w) or (_gated(w) and w.site.out < w.site.inp),
+    # Squeeze-and-excitation uses the same names the other way round, so the shape has a say.
+    "mlp.up": lambda w: _up(w) and w.site.out > w.site.inp,
+    "mlp.down": lambda w: _down(w) and w.site.out < w.site.inp,
     "patch_embed": lambda w: _patches(w) or (_stem(w) and _cuts_patches(w)),
     "head": _head,
 }
@@ -123,7 +122,8 @@ def blocks_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _is_block(path: str, module: nn.Module) -> bool:
     name = getattr(type(module), "base_class", type(module)).__name__
-    return bool(_BLOCK_WHEREVER.fullmatch(name) or (_BLOCK.fullmatch(name) and path[-1].isdigit()))
+    member = re.search(r"(^|[._])[a-z]?\d+$", path)
+    return bool(_BLOCK_WHEREVER.fullmatch(name) or (_BLOCK.fullmatch(name) and member))
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -12,12 +12,25 @@ from visionpeft.surgery.slots import FactorModule
 from visionpeft.surgery.targets import Pattern, weights_of
 
 
-def freeze_base(model: nn.Module) -> None:
-    """Freeze every base parameter, unless the model has an adapter already and so chose what else to train."""
-    if len(model.__dict__.get("_visionpeft", {})):
-        return
-    for parameter in base_parameters(model).values():
+def freeze_base(model: nn.Module) -> frozenset[str]:
+    """Freeze every base parameter, and return the names of those that trained before any adapter came.
+
+    With an adapter there already, what trains beside it was chosen then and stays.
+    """
+    for known in model.__dict__.get("_visionpeft", {}).values():
+        return known.thawed
+    parameters = base_parameters(model)
+    thawed = frozenset(name for name, parameter in parameters.items() if parameter.requires_grad)
+    for parameter in parameters.values():
         parameter.requires_grad_(False)
+    return thawed
+
+
+def thaw(model: nn.Module, names: frozenset[str]) -> None:
+    """Undo :func:`freeze_base`: only the named base parameters train."""
+    for name, parameter in base_parameters(model).items():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(name in names)
 
 
 def train_whole(modules: list[nn.Module]) -> None:
