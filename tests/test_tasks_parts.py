@@ -43,6 +43,13 @@ def test_only_trainable_parameters_are_optimized_and_vectors_do_not_decay():
     assert found == {id(p): value for p, value in expected.items()}
 
 
+def test_a_head_that_trains_alone_uses_the_plain_rate():
+    model = network()
+    train_only(model, ["3"])
+    optimizer, _ = build_optimizer(model, OptimizerOptions(lr=0.1, head_lr=0.5), 10, head="3")
+    assert {group["initial_lr"] for group in optimizer.param_groups} == {0.1}
+
+
 def test_warm_up_rises_to_the_peak_and_cosine_falls_to_zero():
     seen = rates(OptimizerOptions(lr=1.0, warmup_steps=4), 20)
     assert seen[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])

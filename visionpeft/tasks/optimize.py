@@ -20,7 +20,8 @@ class OptimizerOptions:
 
     Args:
         lr: peak learning rate.
-        head_lr: peak learning rate of the head's own weights; ``None`` uses ``lr``.
+        head_lr: peak learning rate of the head's own weights beside others that train; ``None`` uses ``lr``, and so does
+            a head that trains alone.
         weight_decay: decoupled decay of weights with two or more axes. Vectors (biases, norms, gains, magnitudes) are
             never decayed: pulling a gain that starts at one towards zero is not regularisation.
         schedule: ``cosine`` to zero at the last step, or ``constant``.
@@ -65,19 +66,15 @@ def build_optimizer(
 
 
 def _parameter_groups(model: nn.Module, options: OptimizerOptions, head: str | None) -> list[dict]:
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    heads = {name for name in trainable if head is not None and name.rpartition(".")[0] == head}
+    head_lr = options.lr if options.head_lr is None or heads == set(trainable) else options.head_lr
     groups: dict[tuple[float, float], list] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        lr = options.head_lr if options.head_lr is not None and _is_own_weight(name, head) else options.lr
+    for name, parameter in trainable.items():
+        lr = head_lr if name in heads else options.lr
         decay = options.weight_decay if parameter.ndim >= 2 else 0.0
         groups.setdefault((lr, decay), []).append(parameter)
     return [{"params": ps, "lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()]
-
-
-def _is_own_weight(name: str, head: str | None) -> bool:
-    """Is ``name`` a weight or bias of the head itself? One nested deeper (``head.fc.x``) is not."""
-    return head is not None and name.rpartition(".")[0] == head
 
 
 def _factor(options: OptimizerOptions, total_steps: int) -> Callable[[int], float]:
