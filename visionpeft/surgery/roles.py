@@ -71,7 +71,7 @@ ROLES: dict[str, Rule] = {
     "parameter": lambda w: w.site.kind == "parameter",
     "attn.qkv": lambda w: _packed_attention(w) or _qkv(w),
     "attn.out": _named(
-        r"(\w*attn\w*|attention)\.(proj|out_proj|to_out\.0|c_proj|proj_out|out)|out_proj|to_out\.0|"
+        r"(\w*attn\w*|attention)\.(proj|out_proj|to_out\.0|c_proj|proj_out|out)|out_proj|o_proj|to_out\.0|"
         r"attention\.output\.dense"
     ),
     # Squeeze-and-excitation uses the same names the other way round, so the shape has a say.
