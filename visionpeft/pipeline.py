@@ -177,9 +177,8 @@ def _leaving_nothing_behind(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        kept = not folders.abandon(folder)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"the disk is full: free some space, then continue with --resume ({folder})") from error
-        if kept and isinstance(error, (Exception, KeyboardInterrupt)):
-            error.add_note(f"continue with: visionpeft run --resume {folder}")
-        raise
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raised = UserError(f"the disk is full while writing {folder}") if full else error
+        if not folders.abandon(folder):
+            raised.add_note(f"continue with: visionpeft run --resume {folder}")
+        raise raised from (error if full else error.__cause__)

@@ -1,0 +1,69 @@
+"""A killed run goes on to the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import recipe
+
+from visionpeft.pipeline import run
+from visionpeft.recipe.yaml import dump
+
+TRIAL = "trials/lora/lr-0.01/seed-0"
+PATIENCE = 180  # seconds; only a run that hangs reaches it
+
+
+def command(source: Path, output: Path, *more: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "visionpeft", "run", str(source), "--quiet", "--output", str(output), *more]
+
+
+def killed_after_a_checkpoint(arguments: list[str], checkpoint: Path) -> None:
+    """Start a run and kill it with SIGKILL once it has written a (new) checkpoint."""
+    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + PATIENCE
+    while not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before:
+        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+        assert time.monotonic() < deadline, "no checkpoint appeared"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_a_run_killed_twice_ends_with_the_same_bits(tmp_path: Path):
+    data = recipe(trainer={"max_steps": 400, "checkpoint_every": 7, "evaluate_every": 50})
+    source = tmp_path / "recipe.yaml"
+    source.write_text(dump(data))
+    whole = run(data, output=tmp_path / "whole", progress=False)
+
+    checkpoint = tmp_path / "cut.partial" / TRIAL / "last.ckpt"
+    killed_after_a_checkpoint(command(source, tmp_path / "cut"), checkpoint)
+    killed_after_a_checkpoint(command(source, tmp_path / "cut", "--resume"), checkpoint)
+    assert not (tmp_path / "cut").exists(), "an unfinished run does not look finished"
+    cut = run(tmp_path / "cut.partial", resume=True, progress=False)
+
+    for file in ("merged.safetensors", "adapter/adapter.safetensors", "adapter/modules.safetensors"):
+        assert (cut.folder / file).read_bytes() == (whole.folder / file).read_bytes(), file
+    histories = [json.loads((r.folder / TRIAL / "history.json").read_text()) for r in (whole, cut)]
+    assert histories[0] == histories[1]
+    assert cut.main.top1 == whole.main.top1 and cut.main.interval == whole.main.interval
+
+
+def test_checkpoints_hold_trained_weights_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import visionpeft.runs.trial as trial
+
+    monkeypatch.setattr(trial, "write_weights", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe(), output=tmp_path / "run", progress=False)
+    checkpoint = torch.load(tmp_path / "run.partial" / TRIAL / "last.ckpt", weights_only=True)
+    names = set(checkpoint["state_dict"])
+    assert all(".adapters." in name or name.startswith("model.head.") for name in names), names
+    assert any(".adapters." in name for name in names) and "model.head.weight" in names
