@@ -1,0 +1,130 @@
+"""Who takes part: full fine-tuning, the frozen floor, our methods, HF PEFT and LyCORIS."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from visionpeft.methods.registry import methods
+from visionpeft.surgery.adapt import adapt
+from visionpeft.surgery.folder import save
+from visionpeft.surgery.merge import merge
+
+FILE = "adapter.safetensors"
+FULL, FLOOR = "full fine-tuning", "frozen floor"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model made ready to train: what a step runs, what merges it, and what saves its adapter into a folder."""
+
+    label: str
+    model: nn.Module
+    x: Tensor
+    optimizer: torch.optim.Optimizer | None
+    merge: Callable[[], object] | None
+    save: Callable[[Path], object] | None
+
+    @property
+    def trainable(self) -> int:
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    def loss(self) -> Tensor:
+        return self.model(self.x).float().square().mean()
+
+    def step(self) -> None:
+        """Forward, backward and the optimizer's update."""
+        self.loss().backward()
+        if self.optimizer is None:
+            self.x.grad = None
+        else:
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def file_bytes(self) -> int:
+        """Size of the saved adapter's tensors."""
+        if self.save is None:
+            return 0
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(Path(folder))
+            return sum(file.stat().st_size for file in Path(folder).rglob("*.safetensors"))
+
+
+def contestant(label: str, model: nn.Module, x: Tensor, rank: int) -> Contestant:
+    """Prepare ``model`` (changed in place) for ``label``: a name of :func:`known`."""
+    merging = saving = None
+    if label == FLOOR:
+        model.requires_grad_(False)
+        return Contestant(label, model, x.clone().requires_grad_(), None, None, None)
+    if label in PACKAGES:
+        model, merging, saving = PACKAGES[label].prepare(model, rank)
+    elif label != FULL:
+        adapt(model, label, targets=_roles(model), rank=rank)
+        merging, saving = (lambda: merge(model)), (lambda folder: save(model, folder))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return Contestant(label, model, x, torch.optim.AdamW(trained, lr=1e-4), merging, saving)
+
+
+def _roles(model: nn.Module) -> list[str]:
+    """The targets that mean every Linear and convolution; a pattern that matches nothing would be an error."""
+    kinds = {"linear": nn.Linear, "conv": nn.modules.conv._ConvNd}
+    return [role for role, kind in kinds.items() if any(isinstance(m, kind) for m in model.modules())]
+
+
+def known() -> list[str]:
+    """All labels that can take part here: our methods on weights, and the packages that are installed."""
+    ours = [name for name in methods() if _adapts_weights(name)]
+    return [FULL, FLOOR, *ours, *(label for label, package in PACKAGES.items() if package.installed)]
+
+
+def _adapts_weights(name: str) -> bool:
+    from visionpeft.algebra.method import Method
+
+    return issubclass(methods()[name], Method)
+
+
+Prepared = tuple[nn.Module, Callable[[], object], Callable[[Path], object]]
+
+
+@dataclass(frozen=True)
+class Package:
+    """Another adapter library, if it is installed."""
+
+    name: str
+    prepare: Callable[[nn.Module, int], Prepared]
+
+    @property
+    def installed(self) -> bool:
+        return importlib.util.find_spec(self.name) is not None
+
+
+def _peft(model: nn.Module, rank: int) -> Prepared:
+    import peft
+
+    layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    targets = [name for name, module in model.named_modules() if isinstance(module, layers)]
+    wrapped = peft.PeftModel(model, peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))  # pyright: ignore
+    return wrapped, wrapped.merge_adapter, lambda folder: wrapped.save_pretrained(str(folder))
+
+
+def _lycoris(model: nn.Module, rank: int) -> Prepared:
+    import logging
+
+    from lycoris import LycorisNetwork, create_lycoris
+
+    logging.getLogger("LyCORIS").setLevel(logging.ERROR)
+    model.requires_grad_(False)
+    LycorisNetwork.apply_preset({"target_module": ["Linear", "Conv1d", "Conv2d", "Conv3d"], "enable_conv": True})
+    network = create_lycoris(model, 1.0, rank, rank, conv_dim=rank, conv_alpha=rank, algo="lora")
+    network.apply_to()
+    model.add_module("lycoris", network)
+    return model, network.merge_to, lambda folder: network.save_weights(str(folder / FILE), torch.float32, {})
+
+
+PACKAGES = {"HF PEFT lora": Package("peft", _peft), "LyCORIS locon": Package("lycoris", _lycoris)}
