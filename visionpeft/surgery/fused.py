@@ -14,15 +14,14 @@ from torch import Tensor
 from visionpeft.algebra.factor import Origin
 from visionpeft.algebra.method import Method
 from visionpeft.algebra.site import Site
-from visionpeft.kernels.eager.guard import usable  # pyright: ignore[reportMissingImports]
 from visionpeft.kernels.lowrank_conv.cpu import ConvGeometry, lowrank_conv  # pyright: ignore[reportMissingImports]
 from visionpeft.kernels.lowrank_linear.cpu import lowrank_linear  # pyright: ignore[reportMissingImports]
 from visionpeft.surgery.slots import Slot, started
 
 
-def possible(site: Site, slots: list[Slot], x: Tensor) -> bool:
-    """Whether this call may run fused: plain eager tensors and additive methods with a split."""
-    return site.kind in ("linear", "conv") and usable(x) and all(_has_split(slot) for slot in slots)
+def possible(site: Site, slots: list[Slot]) -> bool:
+    """Whether these adapters may run fused on plain eager tensors: methods with a split, on a layer."""
+    return site.kind in ("linear", "conv") and all(_has_split(slot) for slot in slots)
 
 
 def _has_split(slot: Slot) -> bool:

@@ -20,6 +20,7 @@ from visionpeft.algebra.factor import Origin
 from visionpeft.algebra.method import Method
 from visionpeft.algebra.site import Site
 from visionpeft.errors import OptionError, did_you_mean
+from visionpeft.kernels.eager.guard import usable
 from visionpeft.surgery import fused
 from visionpeft.surgery.paths import PATHS
 from visionpeft.surgery.slots import AdapterSet, Slot, started
@@ -59,7 +60,7 @@ def choose(bank: AdapterSet, site: Site, slots: list[Slot], x: Tensor) -> str:
     wanted = {slot.plan for slot in slots} - {"auto"}
     if wanted:
         path = wanted.pop() if len(wanted) == 1 else "dense"
-        return path if path in possible(site, slots, x) else "factored"
+        return path if path in possible(site, slots, usable(x)) else "factored"
     if _traced(x):
         return "factored"
     key = (x.shape, x.dtype, torch.is_grad_enabled(), x.requires_grad)
@@ -76,21 +77,25 @@ def _traced(x: Tensor) -> bool:
     )
 
 
-def decide(site: Site, slots: list[Slot], x: Tensor) -> Decision:
-    """Count every path that is possible for these slots and this input, and take the cheapest."""
-    paths = possible(site, slots, x)
+def decide(site: Site, slots: list[Slot], x: Tensor, device: str | None = None) -> Decision:
+    """Count every path that is possible for these slots and this input, and take the cheapest.
+
+    Args:
+        device: plan for plain calls on this device, whatever ``x`` is on; None plans for ``x`` itself.
+    """
+    paths = possible(site, slots, eager=device is not None or usable(x))
     algebra = tuple((slot.method, slot.site) for slot in slots)
-    training = torch.is_grad_enabled()
-    return _decide(site, algebra, tuple(paths), tuple(x.shape), x.dtype, training, x.requires_grad, x.device.type)
+    training, device = torch.is_grad_enabled(), device or x.device.type
+    return _decide(site, algebra, tuple(paths), tuple(x.shape), x.dtype, training, x.requires_grad, device)
 
 
-def possible(site: Site, slots: list[Slot], x: Tensor) -> list[str]:
-    """The paths that these slots and this input allow."""
+def possible(site: Site, slots: list[Slot], eager: bool) -> list[str]:
+    """The paths that these slots allow; the fused one runs on plain tensors, ``eager``, alone."""
     if not all(slot.method.mergeable for slot in slots):
         return ["factored"]
     paths = ["factored", "dense"]
     alone = slots[0] if len(slots) == 1 and slots[0].strength == 1 and not slots[0].site.is_slice else None  # pyright: ignore
-    if fused.possible(site, slots, x) and (alone or not any(s.method.multiplicative for s in slots)):  # pyright: ignore
+    if eager and fused.possible(site, slots) and (alone or not any(s.method.multiplicative for s in slots)):  # pyright: ignore
         paths.append("fused")
     if alone and not alone.method.multiplicative and type(alone.method).direct is not Method.direct:  # pyright: ignore
         paths.append("direct")

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from visionpeft.algebra.method import Options
 from visionpeft.algebra.site import Site
 from visionpeft.surgery.fingerprint import base_parameters
+from visionpeft.surgery.mount import adapters
 from visionpeft.surgery.plan import decide
 from visionpeft.surgery.slots import Slot
 from visionpeft.surgery.targets import Target
@@ -95,9 +96,16 @@ def _plan(site: SiteReport, target: Target, slot: Slot, audited: Audit) -> None:
     elif slot.plan != "auto":
         site.path_chosen, site.why = slot.plan, "forced"
     else:
-        sites = target.module._modules["adapters"].sites  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
         x = torch.empty(use.shape, dtype=use.dtype, device="meta")
-        if x.is_floating_point():
-            x.requires_grad_()
-        decision = decide(sites["weight"], [slot], x)
+        x.requires_grad_(x.is_floating_point())
+        weight = target.module._parameters[target.parameter]
+        decision = decide(adapters(target.module).sites[target.parameter], [slot], x, _device(weight))
         site.path_chosen, site.why = decision.path, decision.why
+
+
+def _device(weight: Tensor | None) -> str:
+    """Where the model will run: a model without values is planned for the accelerator, or else the CPU, of here."""
+    device = "meta" if weight is None else weight.device.type
+    if device == "meta":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
