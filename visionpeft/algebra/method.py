@@ -16,6 +16,7 @@ from torch import Tensor
 
 from visionpeft.algebra.factor import Factor
 from visionpeft.algebra.site import Site
+from visionpeft.algebra.typed import declared, fits, words
 from visionpeft.errors import OptionError
 
 Factors = Mapping[str, Tensor]
@@ -31,6 +32,10 @@ class Options:
     paper: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
+        hints = declared(type(self))
+        for field in fields(self):
+            hint = hints[field.name]
+            self.check(fits(getattr(self, field.name), hint), field.name, words(hint))
         self.check(0.0 <= self.dropout < 1.0, "dropout", "a number in [0, 1)")
 
     def check(self, holds: bool, option: str, right: str) -> None:
@@ -39,12 +44,7 @@ class Options:
             raise OptionError(f"{self.name}: {option} = {getattr(self, option)!r}, but it must be {right}")
 
     def check_count(self, option: str) -> None:
-        value = getattr(self, option)
-        self.check(
-            isinstance(value, int) and not isinstance(value, bool) and value >= 1,
-            option,
-            "a whole number ≥ 1",
-        )
+        self.check(getattr(self, option) >= 1, option, "a whole number ≥ 1")
 
     def options(self) -> dict[str, Any]:
         """The fields as plain values, for files."""
@@ -140,7 +140,6 @@ class LowRank(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_count("rank")
-        self.check(self.scaling in SCALINGS, "scaling", f"one of {', '.join(SCALINGS)}")
 
     @property
     def s(self) -> float:

@@ -45,7 +45,6 @@ class BlockLoRA(LowRank):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_count("blocks")
-        self.check(self.share in ("rank", "input"), "share", "rank or input")
         self.check(not (self.tied and self.share == "input"), "tied", "false with share: input, which has one B")
         self.check(
             self.share == "input" or self.rank % self.blocks == 0,

@@ -33,10 +33,6 @@ class LoRAC(LowRank):
     name: ClassVar[str] = "lora_c"
     paper: ClassVar[str] = "LoRA-C: Parameter-Efficient Fine-Tuning of Robust CNN for IoT Devices, 2024"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check(self.layout in ("loralib", "separable"), "layout", "loralib or separable")
-
     def refuse(self, site: Site) -> str | None:
         square = len(site.kernel) == 2 and site.kernel[0] == site.kernel[1]
         if self.layout == "loralib" and not square:

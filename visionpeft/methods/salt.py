@@ -41,13 +41,8 @@ class SALT(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_count("rank")
-        self.check(self.rectify in ("none", "diagonal", "matrix"), "rectify", "none, diagonal or matrix")
-        fraction = isinstance(self.top, float) and 0 < self.top <= 1
-        self.check(
-            fraction or (isinstance(self.top, int) and self.top >= 1),
-            "top",
-            "a count ≥ 1 or a fraction in (0, 1]",
-        )
+        good = self.top >= 1 if isinstance(self.top, int) else 0 < self.top <= 1
+        self.check(good, "top", "a count ≥ 1 or a fraction in (0, 1]")
 
     def refuse(self, site: Site) -> str | None:
         n = min(site.out, site.fan_in)

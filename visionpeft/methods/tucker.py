@@ -45,10 +45,9 @@ class FLoRA(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_count("rank")
-        self.check(self.kernel in ("factor", "identity"), "kernel", "factor or identity")
         if self.ranks is not None:
             object.__setattr__(self, "ranks", tuple(self.ranks))
-            good = len(self.ranks) >= 2 and all(isinstance(r, int) and r >= 1 for r in self.ranks)
+            good = len(self.ranks) >= 2 and min(self.ranks) >= 1
             self.check(good, "ranks", "two or more whole numbers ≥ 1")
 
     def core_shape(self, site: Site) -> tuple[int, ...]:

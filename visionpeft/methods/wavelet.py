@@ -51,7 +51,6 @@ class WaRA(LowRank):
         object.__setattr__(self, "subbands", tuple(self.subbands))
         good = self.subbands and set(self.subbands) <= set(BANDS) and len(set(self.subbands)) == len(self.subbands)
         self.check(bool(good), "subbands", "a selection of LL, LH, HL, HH without repetition")
-        self.check(self.taps in ("each", "shared"), "taps", "each or shared")
         _ = self.transform  # an unknown wavelet is an error now, and compiled code finds its filters ready
 
     @cached_property

@@ -52,7 +52,6 @@ class WaRAActivation(LowRank):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_count("levels")
-        self.check(self.nonlinearity in ("none", "gelu"), "nonlinearity", "none or gelu")
         if self.grid is not None:
             object.__setattr__(self, "grid", tuple(self.grid))
             self.check(len(self.grid) == 2 and all(n >= 1 for n in self.grid), "grid", "two whole numbers (H, W)")
@@ -154,7 +153,6 @@ class WaRATiny(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_count("rank")
-        self.check(self.core in ("diagonal", "matrix"), "core", "diagonal or matrix")
 
     def refuse(self, site: Site) -> str | None:
         n = min(site.out, site.fan_in)

@@ -18,11 +18,12 @@ from visionpeft.surgery.ledger import Record, ledger, statistics_digests
 from visionpeft.surgery.mount import mount
 from visionpeft.surgery.plan import check_plan
 from visionpeft.surgery.report import Refusal, Report, SiteReport
+from visionpeft.surgery.roles import roles_in
 from visionpeft.surgery.slots import Block, Slot, check_name, started
-from visionpeft.surgery.targets import Target, resolve, resolve_blocks
+from visionpeft.surgery.targets import Target, resolve, resolve_blocks, weights_of
 from visionpeft.surgery.trainable import freeze_base, modules_named, train_whole
 
-DEFAULT_TARGETS = {Method: ["linear", "conv"], BlockMethod: ["block"]}
+DEFAULT_ROLES = ("linear", "conv")
 
 
 def adapt(
@@ -65,7 +66,9 @@ def adapt(
     chosen = _method(method, options)
     check_model(model, name)
     patterns = [targets] if isinstance(targets, str) else targets
-    patterns = list(patterns) if patterns is not None else _default_targets(chosen)
+    patterns = list(patterns) if patterns is not None else _default_targets(model, chosen)
+    if not patterns:
+        raise TargetError("targets is empty; leave it out for every Linear and convolution, or name some")
     audited = None if example is None else audit(model, example)
     plant = _plant_blocks if isinstance(chosen, BlockMethod) else _plant_weights
     slots, report = plant(model, chosen, patterns, audited, generator)
@@ -92,8 +95,11 @@ def _method(method: str | Options, options: dict[str, Any]) -> Options:
     return method
 
 
-def _default_targets(method: Options) -> list[str]:
-    return next(list(patterns) for kind, patterns in DEFAULT_TARGETS.items() if isinstance(method, kind))
+def _default_targets(model: nn.Module, method: Options) -> list[str]:
+    if isinstance(method, BlockMethod):
+        return ["block"]
+    there = roles_in(weights_of(model))
+    return [role for role in DEFAULT_ROLES if role in there] or list(DEFAULT_ROLES)
 
 
 Planted = tuple[list[tuple[Target, Slot]], Report]

@@ -117,16 +117,16 @@ def _probed(model: nn.Module, result: Audit) -> Iterator[None]:
     classes = {module: type(module) for module in by_module}
     try:
         for module, weights in by_module.items():
-            module.__class__ = _probe_class(type(module), {w.parameter: result.uses[w.path] for w in weights})
+            module.__class__ = _probe_class(module, {w.parameter: result.uses[w.path] for w in weights})
         yield
     finally:
         for module, cls in classes.items():
             module.__class__ = cls
 
 
-def _probe_class(base: type[nn.Module], uses: dict[str, Use]) -> type[nn.Module]:
+def _probe_class(module: nn.Module, uses: dict[str, Use]) -> type[nn.Module]:
     """A subclass that counts calls of a torch layer's own forward, and all other reads of its weights."""
-    inside = [0]
+    base, inside = type(module), [0]
 
     def forward(self: nn.Module, *args, **kwargs):
         inside[0] += 1
@@ -140,7 +140,11 @@ def _probe_class(base: type[nn.Module], uses: dict[str, Use]) -> type[nn.Module]
         finally:
             inside[0] -= 1
 
-    body: dict[str, Any] = {name: property(_counting(base, name, use, inside)) for name, use in uses.items()}
+    body: dict[str, Any] = {
+        name: property(_counting(base, name, use, inside))
+        for name, use in uses.items()
+        if name in module._parameters or isinstance(getattr(base, name, None), property)
+    }
     if "weight" in uses and _calls_its_weight(base):
         body["forward"] = forward
     return type(f"Probed{base.__name__}", (base,), body)

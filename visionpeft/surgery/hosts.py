@@ -17,6 +17,10 @@ CALLED_FORWARDS: frozenset[Callable] = frozenset(
         *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
     )
 )
+CONVOLVING_FORWARDS: frozenset[Callable] = frozenset(
+    cls._conv_forward for cls in (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # pyright: ignore[reportAttributeAccessIssue]
+)
+"""What the forwards of the convolutions delegate to; a subclass may replace just that."""
 PROJECTIONS = {"q_proj_weight": "q", "k_proj_weight": "k", "v_proj_weight": "v"}
 """Separate projections of ``nn.MultiheadAttention`` → the slice they stand for."""
 
@@ -28,6 +32,8 @@ def is_called(module: nn.Module) -> bool:
     """
     base = base_class(module)
     if base is NonDynamicallyQuantizableLinear:
+        return False
+    if getattr(base, "_conv_forward", nn.Conv2d._conv_forward) not in CONVOLVING_FORWARDS:
         return False
     return (
         base.forward in CALLED_FORWARDS or f"{base.__module__}.{base.__name__}" == "transformers.pytorch_utils.Conv1D"
@@ -46,6 +52,13 @@ def sites_of(module: nn.Module) -> dict[str, Site]:
         for name, parameter in module._parameters.items()
         if parameter is not None and parameter.dim() >= 2
     }
+
+
+def computed_weight(module: nn.Module) -> Site | None:
+    """The site of a layer's weight that is no parameter but computed from others (weight_norm, pruning, …)."""
+    if not isinstance(module, nn.Linear | nn.Embedding | nn.modules.conv._ConvNd) or "weight" in module._parameters:
+        return None
+    return _site(module, "weight", module.weight)
 
 
 def _site(module: nn.Module, name: str, weight: Tensor) -> Site:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from visionpeft.algebra.site import Site
 from visionpeft.errors import TargetError, did_you_mean
-from visionpeft.surgery.hosts import PROJECTIONS, sites_of, slices_of
+from visionpeft.surgery.hosts import PROJECTIONS, computed_weight, sites_of, slices_of
 from visionpeft.surgery.roles import ROLES, Weight, blocks_of, letters_of, roles_in
 from visionpeft.surgery.slots import FactorModule
 
@@ -70,8 +71,10 @@ def weights_of(model: nn.Module) -> list[Weight]:
     """Every weight with two or more axes, each once, in module order; factors are not among them."""
     weights = []
     for path, module in model.named_modules():
-        if isinstance(module, FactorModule):
+        if isinstance(module, FactorModule | ParametrizationList):
             continue
+        if (site := computed_weight(module)) is not None:
+            weights.append(Weight(path, path, module, "weight", site))
         for name, site in sites_of(module).items():
             weights.append(Weight(_weight_path(path, module, name), path, module, name, site))
     return weights
