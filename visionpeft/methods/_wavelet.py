@@ -40,7 +40,7 @@ class Wavelet:
             signal, details = None, coefficients
         for level in range(self.levels):
             size = coarse << level
-            low = 0 if signal is None else _upsample(signal, self.low)
+            low = 0 if signal is None else _upsample(signal, self.low)  # pyright: ignore[reportArgumentType]
             high = 0 if details is None else _upsample(details[size - coarse : 2 * size - coarse], self.high)
             signal = low + high
         assert isinstance(signal, Tensor)
@@ -74,10 +74,10 @@ def wavelet(name: str, levels: int) -> Wavelet:
     """
     import pywt
 
-    if name not in pywt.wavelist(kind="discrete"):
-        known = pywt.wavelist(kind="discrete")
+    if name not in pywt.wavelist(kind="discrete"):  # pyright: ignore[reportAttributeAccessIssue]
+        known = pywt.wavelist(kind="discrete")  # pyright: ignore[reportAttributeAccessIssue]
         raise OptionError(f"wara: wavelet = {name!r} is not known to PyWavelets.{did_you_mean(name, known)}")
-    family = pywt.Wavelet(name)
+    family = pywt.Wavelet(name)  # pyright: ignore[reportAttributeAccessIssue]
     if not family.orthogonal:
         raise OptionError(f"wara: wavelet = {name!r} is not orthogonal; take one that is, such as haar, db2 or sym4")
     return Wavelet(tuple(family.rec_lo), tuple(family.rec_hi), levels)

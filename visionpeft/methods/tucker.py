@@ -79,12 +79,12 @@ class FLoRA(Method):
         reduced = site.point(x, f["inp"].t())
         return site.mix(site.bank(reduced, core), f["out"])
 
-    def s_core(self, site: Site, f: Factors, sides: list[str | None]) -> Tensor:
+    def s_core(self, site: Site, f: Factors, sides: Sequence[str | None]) -> Tensor:
         """``s·core`` multiplied along each axis by the factor named there; None, or a side left whole, is skipped."""
         tensor = self.scale * f["core"]
         for axis, name in enumerate(sides):
-            if name in f:
-                tensor = torch.movedim(torch.tensordot(tensor, f[name], dims=([axis], [1])), -1, axis)
+            if name is not None and name in f:
+                tensor = torch.movedim(torch.tensordot(tensor, f[name], dims=[[axis], [1]]), -1, axis)
         return tensor
 
 

@@ -70,7 +70,7 @@ def adapt(
     if not patterns:
         raise TargetError("targets is empty; leave it out for every Linear and convolution, or name some")
     audited = None if example is None else audit(model, example)
-    plant = _plant_blocks if isinstance(chosen, BlockMethod) else _plant_weights
+    plant: Any = _plant_blocks if isinstance(chosen, BlockMethod) else _plant_weights
     slots, report = plant(model, chosen, patterns, audited, generator)
     also = [train_also] if isinstance(train_also, str) else list(train_also)
     whole = [module for pattern in also for module in modules_named(model, pattern)]

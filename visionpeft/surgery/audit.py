@@ -155,9 +155,9 @@ def _calls_its_weight(base: type[nn.Module]) -> bool:
 
 
 def _counting(base: type[nn.Module], name: str, use: Use, inside: list[int]):
-    inherited = getattr(base, name, None)
+    inherited: Any = getattr(base, name, None)
 
-    def read(self: nn.Module) -> Tensor:
+    def read(self: nn.Module) -> Tensor | None:
         if not inside[0]:
             use.reads += 1
         return inherited.fget(self) if isinstance(inherited, property) else self._parameters[name]

@@ -42,7 +42,7 @@ def _wrapped(module: nn.Module) -> str | None:
         return "wrapped in DistributedDataParallel: adapt the model first, then wrap it"
     if isinstance(module, torch.jit.ScriptModule):
         return "TorchScript: adapt the Python module it was made from"
-    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # pyright: ignore[reportAttributeAccessIssue]
         return "lazy and has no weight yet: run the model once, then adapt it"
     return None
 

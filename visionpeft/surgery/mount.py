@@ -10,6 +10,7 @@ in one use and silently not in another. Keys of the base do not change, and ``is
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -59,14 +60,14 @@ def hosts(model: nn.Module) -> list[tuple[str, nn.Module]]:
 @cache
 def adapted_class(base: type[nn.Module], parameters: tuple[str, ...], called: bool) -> type[nn.Module]:
     """The subclass of ``base`` whose weights are read, and whose forward runs, adapted."""
-    body = {name: property(_reader(name)) for name in parameters}
+    body: dict[str, Any] = {name: property(_reader(name)) for name in parameters}
     body |= {"base_class": base, "__reduce_ex__": _reduce, "__module__": base.__module__, "__doc__": base.__doc__}
     body["forward"] = _layer_forward(base) if called and "weight" in parameters else _block_forward(base)
     return type(f"Adapted{base.__name__}", (base,), body)
 
 
 def _reader(parameter: str):
-    def read(self: nn.Module) -> Tensor:
+    def read(self: nn.Module) -> Tensor | None:
         return read_weight(self, parameter)
 
     return read
@@ -75,12 +76,12 @@ def _reader(parameter: str):
 def _layer_forward(base: type[nn.Module]):
     if issubclass(base, nn.modules.conv._ConvTransposeNd):
 
-        def forward_sized(self: nn.Module, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        def forward_sized(self: nn.Module, input: Tensor, output_size: list[int] | None = None) -> Any:
             return after_block(self, run_layer(self, input, output_size))
 
         return forward_sized
 
-    def forward(self: nn.Module, input: Tensor) -> Tensor:
+    def forward(self: nn.Module, input: Tensor) -> Any:
         return after_block(self, run_layer(self, input))
 
     return forward
