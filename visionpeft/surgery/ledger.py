@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from visionpeft.algebra.method import Options
 from visionpeft.errors import StateError, did_you_mean
-from visionpeft.surgery.fingerprint import digest
 
 _ATTRIBUTE = "_visionpeft"
 
@@ -69,4 +69,10 @@ def statistics(model: nn.Module) -> dict[str, Tensor]:
 
 
 def statistics_digests(model: nn.Module) -> dict[str, str]:
-    return {name: digest(buffer.float()) for name, buffer in statistics(model).items()}
+    """Name → digest of every bit: a statistic that moved a little has moved."""
+    return {name: _exact_digest(buffer) for name, buffer in statistics(model).items()}
+
+
+def _exact_digest(buffer: Tensor) -> str:
+    content = buffer.detach().double().cpu().contiguous().numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -31,10 +31,18 @@ def merge(model: nn.Module, names: list[str] | str | None = None) -> None:
     _check_active(model, wanted)
     folds = [fold for path, host in hosts(model) for fold in _folds(path, host, wanted)]
     for host, parameter, slots, adapter_names in folds:
-        original = host._parameters[parameter]
+        original = _stored(host, parameter)
         bank = adapters(host)
         host._parameters[parameter] = nn.Parameter(_folded(slots, original), requires_grad=False)
         bank.merged[parameter] = (original, adapter_names)
+        bank.plans.clear()
+
+
+def _stored(host: nn.Module, parameter: str) -> nn.Parameter:
+    """The parameter itself, where reading the attribute would give the adapted weight."""
+    stored = host._parameters[parameter]
+    assert stored is not None
+    return stored
 
 
 def _check_active(model: nn.Module, wanted: list[str] | None) -> None:
@@ -71,8 +79,8 @@ def _check_left(path: str, name: str, slot: Slot) -> None:
     """A gain left unmerged would act on the folded weight, which is another function."""
     if isinstance(slot.method, Method) and slot.method.multiplicative:
         raise StateError(
-            f"merge: adapter {name!r} ({slot.method.name}) on {path or 'the model'!r} scales the weight that the others "
-            "change, so it must be merged with them, or be inactive"
+            f"merge: adapter {name!r} ({slot.method.name}) on {path or 'the model'!r} scales what the others change, "
+            "so it must be merged with them, or be inactive"
         )
 
 
@@ -98,18 +106,20 @@ def unfold(host: nn.Module) -> dict[str, tuple[nn.Parameter, frozenset[str]]]:
     """Put one host's originals back and return what :func:`refold` needs to undo that."""
     bank, folded = adapters(host), {}
     for parameter, (original, names) in bank.merged.items():
-        merged = host._parameters[parameter]
+        merged = _stored(host, parameter)
         folded[parameter] = (merged, names)
         if (original.device, original.dtype) != (merged.device, merged.dtype):  # the model was moved or cast meanwhile
             original.data = original.data.to(merged.device, merged.dtype)
         host._parameters[parameter] = original
     bank.merged = {}
+    bank.plans.clear()
     return folded
 
 
 def refold(host: nn.Module, folded: dict[str, tuple[nn.Parameter, frozenset[str]]]) -> None:
+    adapters(host).plans.clear()
     for parameter, (merged, names) in folded.items():
-        adapters(host).merged[parameter] = (host._parameters[parameter], names)
+        adapters(host).merged[parameter] = (_stored(host, parameter), names)
         host._parameters[parameter] = merged
 
 

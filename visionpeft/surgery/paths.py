@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visionpeft.algebra.method import Method
+from visionpeft.algebra.method import Factors, Method
 from visionpeft.algebra.site import Site
+from visionpeft.kernels.eager.guard import ordinary_precision  # pyright: ignore[reportMissingImports]
 from visionpeft.surgery import fused
 from visionpeft.surgery.slots import Slot
 
@@ -21,7 +22,7 @@ def dense(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor
 
 def factored(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The base operation, plus each adapter's branch. A method without a branch takes the dense path."""
-    if all(not slot.method.multiplicative for slot in slots):
+    if all(not slot.method.multiplicative for slot in slots):  # pyright: ignore[reportAttributeAccessIssue]
         base, rest = site.op(x, weight, bias), None
     else:  # a gain acts on the output before the bias
         base, rest = site.op(x, weight), bias
@@ -37,17 +38,30 @@ def factored(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Ten
 def _effect(slot: Slot, site: Site, x: Tensor, base: Tensor, weight: Tensor) -> Tensor | None:
     method, mine = _of(slot)
     mine = replace(mine, conv=site.conv)
-    if slot.dropout_now and x.is_floating_point():
+    dropping = slot.dropout_now and x.is_floating_point()
+    if dropping:
         x = F.dropout(x, slot.dropout_now)
     rows, own = base, weight
     if method.multiplicative:
         own = mine.canonical(weight)
         rows = base.narrow(site.channel_dim, mine.start, mine.out) if mine.is_slice else base
     effect = method.effect(mine, slot.factors(), x, rows, own)
+    if effect is None and dropping:
+        effect = _dense_effect(method, mine, slot.factors(base.dtype), x, rows, own)
     if effect is None:
         return None
     effect = effect if slot.strength == 1 else slot.strength * effect
     return mine.whole_rows(effect, site.channel_dim) if mine.is_slice else effect
+
+
+def _dense_effect(method: Method, site: Site, f: Factors, x: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
+    """The effect by ΔW itself, where dropout must act on its input alone and the method has no branch."""
+    response = site.op(x, site.to_native(method.delta(site, f)))
+    response = response.narrow(site.channel_dim, site.start, site.out) if site.is_slice else response
+    if not method.multiplicative:
+        return response
+    gain = site.per_channel(method.gain(site, f, weight)).to(rows.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+    return (gain - 1) * rows + gain * response
 
 
 def _of(slot: Slot) -> tuple[Method, Site]:
@@ -57,6 +71,8 @@ def _of(slot: Slot) -> tuple[Method, Site]:
 
 def direct(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(W+ΔW)∘x without W, for a single adapter whose method knows how."""
+    if weight.requires_grad:  # W is trained, and its gradient must reach it
+        return factored(site, slots, x, weight, bias)
     (slot,) = slots
     method, mine = _of(slot)
     y = method.direct(mine, slot.factors(x.dtype if x.is_floating_point() else weight.dtype), x)
@@ -79,7 +95,8 @@ def effective_weight(slots: list[Slot], weight: Tensor, dtype: torch.dtype | Non
         factors = slot.factors(dtype)
         wide = dtype or torch.promote_types(weight.dtype, next(iter(factors.values())).dtype)
         base = weight.to(wide)
-        change = method.change(site, factors, site.canonical(base))
+        with ordinary_precision(weight):  # autocasting would round the change before it is added
+            change = method.change(site, factors, site.canonical(base))
         change = site.to_native(change if slot.strength == 1 else slot.strength * change)
         total = (base if total is None else total) + change
     assert total is not None

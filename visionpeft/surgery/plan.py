@@ -60,44 +60,48 @@ def choose(bank: AdapterSet, site: Site, slots: list[Slot], x: Tensor) -> str:
     wanted = {slot.plan for slot in slots} - {"auto"}
     if wanted:
         path = wanted.pop() if len(wanted) == 1 else "dense"
-        return path if path in possible(site, slots, usable(x)) else "factored"
+        return path if path in possible(site, slots, usable(x), bank.original) else "factored"
     if _traced(x):
         return "factored"
-    key = (x.shape, x.dtype, torch.is_grad_enabled(), x.requires_grad)
+    key = (x.shape, x.dtype, torch.is_grad_enabled(), x.requires_grad, usable(x))
     if key not in bank.plans:
         if len(bank.plans) >= MOST_SHAPES:
             bank.plans.clear()
-        bank.plans[key] = decide(site, slots, x)
+        bank.plans[key] = decide(site, slots, x, original=bank.original)
     return bank.plans[key].path  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _traced(x: Tensor) -> bool:
-    return (
-        torch.compiler.is_compiling() or type(x) is not Tensor or torch._C._functorch.maybe_current_level() is not None
-    )
+    if torch.compiler.is_compiling() or type(x) is not Tensor:
+        return True
+    return torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def decide(site: Site, slots: list[Slot], x: Tensor, device: str | None = None) -> Decision:
+def decide(site: Site, slots: list[Slot], x: Tensor, device: str | None = None, original: bool = True) -> Decision:
     """Count every path that is possible for these slots and this input, and take the cheapest.
 
     Args:
         device: plan for plain calls on this device, whatever ``x`` is on; None plans for ``x`` itself.
+        original: whether the weight is still the one that the adapters were started from.
     """
-    paths = possible(site, slots, eager=device is not None or usable(x))
+    paths = possible(site, slots, device is not None or usable(x), original)
     algebra = tuple((slot.method, slot.site) for slot in slots)
     training, device = torch.is_grad_enabled(), device or x.device.type
     return _decide(site, algebra, tuple(paths), tuple(x.shape), x.dtype, training, x.requires_grad, device)
 
 
-def possible(site: Site, slots: list[Slot], eager: bool) -> list[str]:
-    """The paths that these slots allow; the fused one runs on plain tensors, ``eager``, alone."""
+def possible(site: Site, slots: list[Slot], eager: bool, original: bool = True) -> list[str]:
+    """The paths that these slots allow.
+
+    The fused one runs on plain tensors, ``eager``, alone; a way around W knows only the W it was started from.
+    """
     if not all(slot.method.mergeable for slot in slots):
         return ["factored"]
     paths = ["factored", "dense"]
     alone = slots[0] if len(slots) == 1 and slots[0].strength == 1 and not slots[0].site.is_slice else None  # pyright: ignore
     if eager and fused.possible(site, slots) and (alone or not any(s.method.multiplicative for s in slots)):  # pyright: ignore
         paths.append("fused")
-    if alone and not alone.method.multiplicative and type(alone.method).direct is not Method.direct:  # pyright: ignore
+    if alone and original and not alone.method.multiplicative and type(alone.method).direct is not Method.direct:  # pyright: ignore
         paths.append("direct")
     return paths
 

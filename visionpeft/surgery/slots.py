@@ -91,7 +91,7 @@ class Slot(FactorModule):
     @property
     def trainable(self) -> int:
         """Number of trainable values, frozen at the moment or not."""
-        return sum(p.numel() for p in self.parameters())
+        return sum(t.numel() for t in self.factors().values() if isinstance(t, nn.Parameter))
 
     @property
     def dropout_now(self) -> float:
@@ -103,7 +103,11 @@ class Slices(FactorModule):
 
 
 class AdapterSet(FactorModule):
-    """All adapters of one host. ``merged`` keeps the originals of folded parameters, outside every state dict."""
+    """All adapters of one host.
+
+    ``merged`` keeps the originals of folded parameters, outside every state dict. ``reloaded`` says that other base
+    weights were loaded than those the adapters were started from.
+    """
 
     def __init__(self, sites: dict[str, Site]):
         super().__init__()
@@ -111,6 +115,18 @@ class AdapterSet(FactorModule):
         self.enabled = True
         self.merged: dict[str, tuple[nn.Parameter, frozenset[str]]] = {}
         self.plans: dict[tuple, object] = {}
+        self.reloaded = False
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        if not any(key.startswith(prefix) for key in state_dict):
+            self.reloaded = True
+            self.plans.clear()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @property
+    def original(self) -> bool:
+        """Whether the host's weights are those that the adapters were started from."""
+        return not (self.merged or self.reloaded)
 
     def slots(self, name: str | None = None) -> Iterator[tuple[str, str, Slot]]:
         """(adapter, slice, slot) of one adapter or of all."""
@@ -119,9 +135,9 @@ class AdapterSet(FactorModule):
                 continue
             if isinstance(child, Slot):
                 yield adapter, "", child
-            else:
-                for piece, slot in child._modules.items():  # pyright: ignore[reportOptionalMemberAccess]
-                    yield adapter, piece, slot  # pyright: ignore[reportReturnType]
+            for piece, slot in child._modules.items():  # pyright: ignore[reportOptionalMemberAccess]
+                if isinstance(slot, Slot):
+                    yield adapter, piece, slot
 
     def live(self, parameter: str) -> list[Slot]:
         """The slots that act on ``parameter`` now: active, enabled, and not yet folded into it."""
@@ -135,13 +151,18 @@ class AdapterSet(FactorModule):
         ]
 
     def insert(self, name: str, piece: str, slot: Slot) -> None:
+        """Place a slot: the one of the whole weight at the adapter's name, all others inside by their piece."""
         self.plans.clear()
+        present = self._modules.get(name)
         if not piece:
             self.add_module(name, slot)
-            return
-        if name not in self._modules:
-            self.add_module(name, Slices())
-        self._modules[name].add_module(piece, slot)  # pyright: ignore[reportOptionalMemberAccess]
+            pieces = {} if present is None else dict(present._modules)
+        else:
+            if present is None:
+                self.add_module(name, Slices())
+            pieces = {piece: slot}
+        for key, inner in pieces.items():
+            self._modules[name].add_module(key, inner)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def check_name(name: str) -> None:
