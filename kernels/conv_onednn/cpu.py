@@ -35,14 +35,10 @@ def frozen_conv(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGe
 
 class _FrozenConv(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry) -> Tensor:
-        return convolution(x, weight, bias, geometry)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, ctx.geometry = inputs
-        ctx.shape = x.shape
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry) -> Tensor:
+        ctx.geometry, ctx.shape = geometry, x.shape
         ctx.save_for_backward(weight)
+        return convolution(x, weight, bias, geometry)
 
     @staticmethod
     @once_differentiable

@@ -58,8 +58,10 @@ def lowrank_conv(
 
 
 class _LowRankConv(torch.autograd.Function):
+    # ``forward`` takes the context itself: with ``setup_context``, torch inspects the signature at each call.
     @staticmethod
     def forward(
+        ctx: Any,
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -69,15 +71,10 @@ class _LowRankConv(torch.autograd.Function):
         scale: float,
         recipe: Recipe | None,
     ) -> Tensor:
-        return convolution(x, Factors(mixer, bank, geometry, scale).added_to(weight), bias, geometry)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, mixer, bank, ctx.geometry, ctx.scale, recipe = inputs
+        ctx.geometry, ctx.scale, ctx.shape = geometry, scale, x.shape
         ctx.set_materialize_grads(False)
-        ctx.shape = x.shape
-        wanted = any(ctx.needs_input_grad[3:5])
-        keep(ctx, x if wanted else None, recipe if wanted else None, weight, mixer, bank)
+        keep(ctx, x if any(ctx.needs_input_grad[3:5]) else None, recipe, weight, mixer, bank)
+        return convolution(x, Factors(mixer, bank, geometry, scale).added_to(weight), bias, geometry)
 
     @staticmethod
     @once_differentiable

@@ -39,12 +39,15 @@ def lowrank_linear(
     if weight.requires_grad or (bias is not None and bias.requires_grad):
         return F.linear(x, weight, bias) + F.linear(F.linear(x, bank), scale * mixer)
     recipe = source_of(x) if mixer.requires_grad or bank.requires_grad else None
-    return _LowRankLinear.apply(x, weight, bias, mixer, bank, scale, recipe)[0]
+    return _LowRankLinear.apply(x, weight, bias, mixer, bank, scale, recipe)
 
 
 class _LowRankLinear(torch.autograd.Function):
+    # ``forward`` takes the context itself: with ``setup_context``, torch inspects the signature at each call, which
+    # costs as much as a thin product. Transforms that need ``setup_context`` never come here (``eager.guard.usable``).
     @staticmethod
     def forward(
+        ctx: Any,
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -52,37 +55,38 @@ class _LowRankLinear(torch.autograd.Function):
         bank: Tensor,
         scale: float,
         recipe: Recipe | None,
-    ) -> tuple[Tensor, Tensor]:
-        rows = x.reshape(-1, x.shape[-1])
+    ) -> Tensor:
+        rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
         responses = rows @ bank.t()
-        y = F.linear(rows, weight, bias).addmm_(responses, mixer.t().contiguous(), alpha=scale)
-        return y.view(*x.shape[:-1], y.shape[-1]), responses
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        x, weight, _, mixer, bank, ctx.scale, recipe = inputs
-        ctx.mark_non_differentiable(output[1])
+        y = F.linear(rows, weight, bias).addmm_(responses, _long_side_last(mixer, scale))
+        _, _, _, needs_mixer, needs_bank, *_ = ctx.needs_input_grad
+        ctx.shape, ctx.scale = x.shape, scale
         ctx.set_materialize_grads(False)
-        ctx.shape = x.shape
-        needs_mixer, needs_bank = ctx.needs_input_grad[3:5]
-        responses = output[1] if needs_mixer else None
-        keep(ctx, x if needs_bank else None, recipe if needs_bank else None, weight, mixer, bank, responses)
+        keep(ctx, x if needs_bank else None, recipe, weight, mixer, bank, responses if needs_mixer else None)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gy: Tensor | None, no_gradient: None) -> tuple[Tensor | None, ...]:
-        needs_x, _, _, needs_mixer, needs_bank, *_ = ctx.needs_input_grad
+    def backward(ctx: Any, gy: Tensor | None) -> tuple[Tensor | None, ...]:
         if gy is None:
             return (None,) * 7
+        needs_x, _, _, needs_mixer, needs_bank, *_ = ctx.needs_input_grad
         x, weight, mixer, bank, responses = kept(ctx, 4)
         gx = gm = gb = None
         with ordinary_precision(gy):
             gy = gy.reshape(-1, gy.shape[-1])
-            mixed = gy @ mixer.t().contiguous().t()
+            mixed = gy @ _long_side_last(mixer, ctx.scale).t()
             if needs_x:
-                gx = (gy @ weight).addmm_(mixed, bank, alpha=ctx.scale).view(ctx.shape)
+                gx = (gy @ weight).addmm_(mixed, bank).view(ctx.shape)
             if needs_mixer:
-                gm = (responses.t() @ gy).t().mul_(ctx.scale)
+                gm = (responses.t() @ gy).t()
+                gm = gm if ctx.scale == 1 else gm.mul_(ctx.scale)
             if needs_bank:
-                gb = (mixed.t() @ x.reshape(-1, x.shape[-1])).mul_(ctx.scale)
+                gb = mixed.t() @ x.reshape(-1, x.shape[-1])
         return gx, None, None, gm, gb, None, None
+
+
+def _long_side_last(mixer: Tensor, scale: float) -> Tensor:
+    """``s·mixerᵀ``, laid out ``(R, o)``."""
+    turned = mixer.t().contiguous()
+    return turned if scale == 1 else turned.mul_(scale)

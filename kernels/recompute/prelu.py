@@ -59,15 +59,11 @@ def _change_class(model: nn.Module, old: type, new: type) -> int:
 
 class _PReLU(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, recipe: Recipe | None) -> Tensor:
-        return torch.prelu(x, weight)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, recipe = inputs
+    def forward(ctx: Any, x: Tensor, weight: Tensor, recipe: Recipe | None) -> Tensor:
         ctx.set_materialize_grads(False)
         keep(ctx, x, recipe, weight)
-        ctx.remake = Recipe(_made_again, (), (ctx.recipe,))
+        ctx.remake = Recipe(_made_again, (), (ctx.source,))
+        return torch.prelu(x, weight)
 
     @staticmethod
     @once_differentiable
@@ -80,10 +76,12 @@ class _PReLU(torch.autograd.Function):
 
 
 def _made_again(weight: Tensor, *rest: Any) -> Tensor:
-    """The output, from the weight, the tensors that make the input, and the input's own recipe."""
-    *source, recipe = rest
-    x = source[0] if recipe is None else recipe.made_from(source)
-    return torch.prelu(x, weight)
+    """The output, from the weight, the tensors that make the input, and how they make it."""
+    *tensors, source = rest
+    if source is None:
+        return torch.prelu(tensors[0], weight)
+    function, arguments = source
+    return torch.prelu(function(*tensors, *arguments), weight)
 
 
 def _gradients(gy: Tensor, x: Tensor, weight: Tensor, needs_weight: bool) -> tuple[Tensor, Tensor | None]:
