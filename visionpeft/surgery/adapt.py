@@ -12,7 +12,6 @@ from visionpeft.algebra.method import BlockMethod, Method, Options
 from visionpeft.errors import OptionError, SiteError, TargetError
 from visionpeft.methods import make
 from visionpeft.surgery.audit import Audit, audit
-from visionpeft.surgery.fingerprint import digests
 from visionpeft.surgery.guards import check_model, check_target
 from visionpeft.surgery.ledger import Record, ledger, statistics_digests
 from visionpeft.surgery.mount import mount
@@ -75,13 +74,13 @@ def adapt(
     also = [train_also] if isinstance(train_also, str) else list(train_also)
     whole = [module for pattern in also for module in modules_named(model, pattern)]
     # Nothing has been changed up to here: all that can fail has been tried.
-    base, statistics = digests(model), statistics_digests(model)
+    statistics = statistics_digests(model)
     for target, slot in slots:
         slot.plan = plan
         mount(target.module, name, target.piece, slot)
     thawed = freeze_base(model)
     train_whole(whole)
-    ledger(model)[name] = Record(chosen, [t.path for t, _ in slots], base, statistics, thawed)
+    ledger(model)[name] = Record(chosen, [t.path for t, _ in slots], statistics, thawed)
     return report.counted(model, slots, audited)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from visionpeft.errors import AdapterFileError
+from visionpeft.algebra.method import Options
+from visionpeft.errors import AdapterFileError, UserError
 from visionpeft.files import atomic_write
 from visionpeft.methods import make
 from visionpeft.surgery.adapt import adapt
@@ -27,6 +30,15 @@ from visionpeft.surgery.state import adapter_state_dict, load_adapter_state_dict
 
 FORMAT = 1
 ADAPTER, MODULES, META = "adapter.safetensors", "modules.safetensors", "adapter.json"
+ENTRIES = {
+    "format": (int, "a whole number"),
+    "method": (str, "the name of a method"),
+    "options": (dict, "a table of options"),
+    "targets": (list, "a list of module paths"),
+    "sha256": (dict, "a table of checksums"),
+    "base": (dict, "a table of digests"),
+}
+"""What ``adapter.json`` must hold."""
 
 
 def save(model: nn.Module, folder: str | Path, name: str = "default") -> Path:
@@ -46,14 +58,12 @@ def save(model: nn.Module, folder: str | Path, name: str = "default") -> Path:
     folder, known = Path(folder), record(model, name)
     tensors = {ADAPTER: adapter_state_dict(model, name), MODULES: trained_beside(model, name)}
     _check_finite(tensors)
-    files = {}
-    for file, state in tensors.items():
-        if state:
-            content = safetensors.torch.save({key: t.detach().cpu().contiguous() for key, t in state.items()})
-            atomic_write(folder / file, content)
-            files[file] = hashlib.sha256(content).hexdigest()
-        else:
-            (folder / file).unlink(missing_ok=True)
+    # Clones, since tied parameters share memory, which the format refuses.
+    contents = {
+        file: safetensors.torch.save({key: t.detach().cpu().clone() for key, t in state.items()})
+        for file, state in tensors.items()
+        if state
+    }
     from visionpeft import __version__
 
     meta = {
@@ -62,11 +72,26 @@ def save(model: nn.Module, folder: str | Path, name: str = "default") -> Path:
         "method": known.method.name,
         "options": known.method.options(),
         "targets": known.targets,
-        "sha256": files,
-        "base": {key: value for key, value in known.base.items() if key not in tensors[MODULES]},
+        "sha256": {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()},
+        "base": {key: value for key, value in digests(model).items() if key not in tensors[MODULES]},
     }
-    atomic_write(folder / META, json.dumps(meta, indent=1))
+    _write_together(folder, contents | {META: json.dumps(meta, indent=1).encode()})
     return folder
+
+
+def _write_together(folder: Path, contents: dict[str, bytes]) -> None:
+    """Write all files apart before any takes its place, so that a full disk leaves an older adapter in it whole."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as staging:
+            for file, content in contents.items():
+                atomic_write(Path(staging) / file, content)
+            for file in contents:
+                os.replace(Path(staging) / file, folder / file)
+        for file in {ADAPTER, MODULES} - contents.keys():
+            (folder / file).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def trained_beside(model: nn.Module, name: str = "default") -> dict[str, Tensor]:
@@ -93,10 +118,11 @@ def load(model: nn.Module, folder: str | Path, name: str = "default") -> nn.Modu
     _check_base(model, meta, folder)
     _check_modules(model, modules, folder)
     present = name in ledger(model) if "_visionpeft" in model.__dict__ else False
+    method = _method(meta, folder)
     if not present:
-        adapt(model, make(meta["method"], meta["options"]), meta["targets"], name)
-    elif (have := record(model, name).method.options()) != (want := make(meta["method"], meta["options"]).options()):
-        raise AdapterFileError(f"{folder}: options {want}, but adapter {name!r} of the model was made with {have}")
+        adapt(model, method, meta["targets"], name)
+    elif (have := record(model, name).method) != method:
+        raise AdapterFileError(f"{folder} holds {method}, but adapter {name!r} of the model is {have}")
     try:
         load_adapter_state_dict(model, factors, name)
     except AdapterFileError as error:
@@ -105,6 +131,13 @@ def load(model: nn.Module, folder: str | Path, name: str = "default") -> nn.Modu
         raise AdapterFileError(f"{folder / ADAPTER}: {error}") from None
     _copy(model, modules)
     return model
+
+
+def _method(meta: dict[str, Any], folder: Path) -> Options:
+    try:
+        return make(meta["method"], meta["options"])
+    except UserError as error:
+        raise AdapterFileError(f"{folder / META}: {error}") from None
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -117,13 +150,16 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise AdapterFileError(f"{folder} is no adapter folder: it has no {META}.{hint}")
     try:
         meta = json.loads((folder / META).read_text())
-        missing = {"format", "method", "options", "targets", "sha256", "base"} - set(meta)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise AdapterFileError(f"{folder / META} is damaged: {error}") from None
-    if missing or meta["format"] != FORMAT:
-        raise AdapterFileError(
-            f"{folder / META}: format {meta.get('format')!r}, missing {sorted(missing)}; this reads {FORMAT}"
-        )
+    except OSError as error:
+        raise AdapterFileError(f"{folder / META} cannot be read: {error.strerror}") from None
+    for key, (kind, right) in ENTRIES.items():
+        found = meta.get(key) if isinstance(meta, dict) else meta
+        if not isinstance(found, kind):
+            raise AdapterFileError(f"{folder / META} is damaged: {key} is {found!r}, but it must be {right}")
+    if meta["format"] != FORMAT:
+        raise AdapterFileError(f"{folder / META}: format is {meta['format']}, but this version reads {FORMAT}")
     return meta
 
 
@@ -151,7 +187,9 @@ def _check_base(model: nn.Module, meta: dict[str, Any], folder: Path) -> None:
     if other:
         more = f" and {len(other) - 1} more of {len(meta['base'])}" if len(other) > 1 else ""
         what = "has other values or shape" if other[0] in here else "is missing"
-        raise AdapterFileError(f"{folder} was made on another base: {other[0]!r} {what} here{more}")
+        half = any(p.dtype == torch.float16 for p in base_parameters(model).values())
+        hint = ". float16 rounds unlike bfloat16: load the adapter first, then call half()" if half else ""
+        raise AdapterFileError(f"{folder} was made on another base: {other[0]!r} {what} here{more}{hint}")
 
 
 def _places(model: nn.Module) -> dict[str, Tensor]:
@@ -171,6 +209,8 @@ def _copy(model: nn.Module, modules: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for key, tensor in modules.items():
             places[key].copy_(tensor)
+            if isinstance(places[key], nn.Parameter):  # trained beside the adapter, so it goes with it from now on
+                places[key].requires_grad_(True)
 
 
 def _check_finite(tensors: dict[str, dict[str, Tensor]]) -> None:

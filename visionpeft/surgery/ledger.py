@@ -1,4 +1,4 @@
-"""What a model remembers of its adapters: method, options, targets, and the base they were made on."""
+"""What a model remembers of its adapters: method, options, targets, and what it was before them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ class Record:
     Args:
         method: the algebra and its options.
         targets: exact paths, so that a reload needs no pattern.
-        base: base parameter → digest, as it was when the adapter was made.
-        statistics: running statistic → digest, likewise.
+        statistics: running statistic → digest, as it was when the adapter was made.
         thawed: base parameters that trained before any adapter came.
     """
 
     method: Options
     targets: list[str]
-    base: dict[str, str] = field(default_factory=dict)
     statistics: dict[str, str] = field(default_factory=dict)
     thawed: frozenset[str] = frozenset()
 
