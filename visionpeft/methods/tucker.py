@@ -84,7 +84,7 @@ class FLoRA(Method):
         tensor = self.scale * f["core"]
         for axis, name in enumerate(sides):
             if name is not None and name in f:
-                tensor = torch.movedim(torch.tensordot(tensor, f[name], dims=[[axis], [1]]), -1, axis)
+                tensor = torch.movedim(torch.tensordot(tensor, f[name], dims=([axis], [1])), -1, axis)  # pyright: ignore[reportArgumentType]
         return tensor
 
 

@@ -71,8 +71,8 @@ class WaRA(LowRank):
         coefficients = torch.cat([self.block_row(site, f, "L"), self.block_row(site, f, "H")])
         t_out = self.transform.matrix(site.out, coefficients)
         t_inp = self.transform.matrix(site.inp, coefficients)
-        change = torch.movedim(torch.tensordot(t_inp, coefficients, dims=[[0], [1]]), 0, 1)
-        change = torch.tensordot(t_out, change, dims=[[0], [0]])[: site.out, : site.inp]
+        change = torch.movedim(torch.tensordot(t_inp, coefficients, dims=([0], [1])), 0, 1)  # pyright: ignore[reportArgumentType]
+        change = torch.tensordot(t_out, change, dims=([0], [0]))[: site.out, : site.inp]  # pyright: ignore[reportArgumentType]
         return self.s * change.expand(site.shape)
 
     def block_row(self, site: Site, f: Factors, row: str) -> Tensor:

@@ -160,6 +160,6 @@ def _counting(base: type[nn.Module], name: str, use: Use, inside: list[int]):
     def read(self: nn.Module) -> Tensor | None:
         if not inside[0]:
             use.reads += 1
-        return inherited.fget(self) if isinstance(inherited, property) else self._parameters[name]
+        return inherited.fget(self) if isinstance(inherited, property) else self._parameters[name]  # pyright: ignore[reportOptionalCall]
 
     return read
