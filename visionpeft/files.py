@@ -21,7 +21,7 @@ def resource(folder: str) -> Path:
 
 
 def cache_dir() -> Path:
-    """The user's cache folder: ``VISIONPEFT_CACHE``, else ``$XDG_CACHE_HOME/visionpeft``, else ``~/.cache/visionpeft``."""
+    """The user's cache: ``VISIONPEFT_CACHE``, else ``$XDG_CACHE_HOME/visionpeft``, else ``~/.cache/visionpeft``."""
     if chosen := os.environ.get("VISIONPEFT_CACHE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "visionpeft"

@@ -1,4 +1,4 @@
-"""Makes the top-level ``kernels/`` folder importable as ``visionpeft.kernels.<op>``, from a checkout and from a wheel."""
+"""Makes the folder ``kernels/`` importable as ``visionpeft.kernels.<op>``, from a checkout and from a wheel."""
 
 from __future__ import annotations
 

@@ -42,4 +42,4 @@ def words(hint: Any) -> str:
         return f"a list, each entry {words(parts[0])}"
     if parts:
         return " or ".join(words(part) for part in parts)
-    return _WORDS[hint] if hint in _WORDS else hint.__name__
+    return _WORDS.get(hint) or hint.__name__
