@@ -115,22 +115,22 @@ def base_weights(folder: Path) -> Path:
 
 def test_an_adapter_folder_merges_without_its_run(tmp_path: Path):
     options = {"image_size": 16, **recipe()["backbone"]["options"]}
-    assert finished().adapter is not None and finished().merged is not None
+    adapter, expected = finished().folder / "adapter", load_file(finished().folder / "merged.safetensors")
     output, name = tmp_path / "merged.safetensors", "timm/vit_tiny_patch16_224"
-    parity = merge_adapter(finished().adapter, output, name, str(base_weights(tmp_path)), **options)
+    parity = merge_adapter(adapter, output, name, str(base_weights(tmp_path)), **options)
     assert parity.relative < 1e-5
-    merged, expected = load_file(output), load_file(finished().merged)
+    merged = load_file(output)
     assert all(torch.equal(merged[key], expected[key]) for key in expected)
 
 
 def test_an_adapter_of_another_base_or_with_cut_files_is_refused(tmp_path: Path):
     options = {"image_size": 16, **recipe()["backbone"]["options"]}
     output, name = tmp_path / "merged.safetensors", "timm/vit_tiny_patch16_224"
-    assert finished().adapter is not None
+    adapter = finished().folder / "adapter"
     with pytest.raises(UserError, match="another base"):
-        merge_adapter(finished().adapter, output, name, False, **options)
+        merge_adapter(adapter, output, name, False, **options)
     cut = tmp_path / "cut"
-    shutil.copytree(finished().adapter, cut)
+    shutil.copytree(adapter, cut)
     (cut / "adapter.safetensors").write_bytes((cut / "adapter.safetensors").read_bytes()[:-8])
     with pytest.raises(UserError, match="cut or changed"):
         merge_adapter(cut, output, name, str(base_weights(tmp_path)), **options)

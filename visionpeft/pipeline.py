@@ -23,7 +23,7 @@ from visionpeft.runs.baselines import baseline_predictions
 from visionpeft.runs.environment import environment
 from visionpeft.runs.predictions import read_predictions, write_predictions
 from visionpeft.runs.result import RunResult, Trial
-from visionpeft.runs.stages import build, open_data
+from visionpeft.runs.stages import build, open_data, opened
 from visionpeft.runs.table import baseline_row, entry_row, with_gains
 from visionpeft.runs.trial import TrialSpec, restored, test, train
 from visionpeft.tasks.tune import Tuned, tune
@@ -64,6 +64,7 @@ def run(
     if folder and not _is_partial(folder):
         return RunResult.load(folder)
     check_methods(recipe)
+    opened.cache_clear()
     folder = folder or folders.new_run(recipe, output)
     with _leaving_nothing_behind(folder), folders.locked(folder):
         _fill(recipe, folder, progress)

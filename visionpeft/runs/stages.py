@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from visionpeft.backbones import Backbone, InputSpec, head_of, load
 from visionpeft.data.classification import ClassificationData
 from visionpeft.errors import OptionError
 from visionpeft.recipe import Recipe, build_method
+from visionpeft.recipe.sections import Data
 from visionpeft.surgery.adapt import adapt
 from visionpeft.surgery.report import Report
 from visionpeft.tasks.baselines import train_only
@@ -67,15 +69,16 @@ def build(recipe: Recipe, seed: int, lr: float | None = None) -> Stages:
 
 
 def open_data(recipe: Recipe, seed: int) -> ClassificationData:
-    """The data module of a recipe, opened, with the few-shot draw of ``seed``."""
-    section = recipe.data
-    data = ClassificationData(
-        section.card,
-        seed=seed,
-        input=input_of(recipe),
-        image_size=recipe.backbone.image_size,
-        **section.model_dump(exclude={"card"}),
-    )
+    """The data module of a recipe, opened, with the few-shot draw of ``seed``; kept for the trials that share it."""
+    section: Any = recipe.data  # frozen, hence hashable
+    return opened(section, input_of(recipe), recipe.backbone.image_size, seed)
+
+
+@lru_cache(maxsize=4)
+def opened(section: Data, images: InputSpec, image_size: int | None, seed: int) -> ClassificationData:
+    """See :func:`open_data`; ``opened.cache_clear()`` makes the next call read the files again."""
+    options = section.model_dump(exclude={"card"})
+    data = ClassificationData(section.card, seed=seed, input=images, image_size=image_size, **options)
     data.setup()
     return data
 
