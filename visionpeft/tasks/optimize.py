@@ -20,8 +20,8 @@ class OptimizerOptions:
 
     Args:
         lr: peak learning rate.
-        head_lr: peak learning rate of the head's own weights beside others that train; ``None`` uses ``lr``, and so does
-            a head that trains alone.
+        head_lr: peak learning rate of the head's own weights beside others that train. ``None`` uses ``lr``, and so
+            does a head that trains alone.
         weight_decay: decoupled decay of weights with two or more axes. Vectors (biases, norms, gains, magnitudes) are
             never decayed: pulling a gain that starts at one towards zero is not regularisation.
         schedule: ``cosine`` to zero at the last step, or ``constant``.
