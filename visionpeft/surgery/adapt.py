@@ -17,7 +17,7 @@ from visionpeft.surgery.ledger import Record, ledger, statistics_digests
 from visionpeft.surgery.mount import mount
 from visionpeft.surgery.plan import check_plan
 from visionpeft.surgery.report import Refusal, Report, SiteReport
-from visionpeft.surgery.roles import roles_in
+from visionpeft.surgery.roles import ROLES, roles_in
 from visionpeft.surgery.slots import Block, Slot, check_name, started
 from visionpeft.surgery.targets import Target, resolve, resolve_blocks, weights_of
 from visionpeft.surgery.trainable import freeze_base, modules_named, train_whole
@@ -144,13 +144,14 @@ def _filled(slot: Slot, method: Any, site: Any, origin: Origin) -> Slot:
 
 
 def _block(path: str, module: nn.Module) -> Block:
-    """Width of a block's output: that of its last Linear or convolution, in the order of definition."""
-    last = [m for m in module.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
-    if not last:
+    """Width of a block's output: that of its last Linear or convolution, in the order of definition.
+
+    The projections into attention are left out: some networks define them last, and they are no output.
+    """
+    layers = [w for w in weights_of(module) if w.site.kind in ("linear", "conv") and not ROLES["attn.qkv"](w)]
+    if not layers:
         raise TargetError(f"targets: {path!r} has no Linear or convolution, so the width of its output is unknown")
-    convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in last)
-    width = last[-1].out_features if isinstance(last[-1], nn.Linear) else last[-1].out_channels
-    return Block(width, convolutional)
+    return Block(layers[-1].site.out, any(w.site.kind == "conv" for w in layers))
 
 
 def _use(audited: Audit, target: Target) -> str:
