@@ -57,8 +57,8 @@ class _LowRankLinear(torch.autograd.Function):
         recipe: Recipe | None,
     ) -> Tensor:
         rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
-        responses = rows @ bank.t()
-        y = F.linear(rows, weight, bias).addmm_(responses, _long_side_last(mixer, scale))
+        responses = bank @ rows.t()
+        y = F.linear(rows, weight, bias).addmm_(responses.t(), _long_side_last(mixer, scale))
         _, _, _, needs_mixer, needs_bank, *_ = ctx.needs_input_grad
         ctx.shape, ctx.scale = x.shape, scale
         ctx.set_materialize_grads(False)
@@ -75,14 +75,14 @@ class _LowRankLinear(torch.autograd.Function):
         gx = gm = gb = None
         with ordinary_precision(gy):
             gy = gy.reshape(-1, gy.shape[-1])
-            mixed = gy @ _long_side_last(mixer, ctx.scale).t()
+            mixed = _long_side_last(mixer, ctx.scale) @ gy.t()
             if needs_x:
-                gx = (gy @ weight).addmm_(mixed, bank).view(ctx.shape)
+                gx = (gy @ weight).addmm_(mixed.t(), bank).view(ctx.shape)
             if needs_mixer:
-                gm = (responses.t() @ gy).t()
+                gm = (responses @ gy).t()
                 gm = gm if ctx.scale == 1 else gm.mul_(ctx.scale)
             if needs_bank:
-                gb = mixed.t() @ x.reshape(-1, x.shape[-1])
+                gb = mixed @ x.reshape(-1, x.shape[-1])
         return gx, None, None, gm, gb, None, None
 
 
