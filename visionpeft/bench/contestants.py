@@ -68,7 +68,7 @@ def contestant(label: str, model: nn.Module, x: Tensor, rank: int) -> Contestant
         adapt(model, label, targets=_roles(model), rank=rank)
         merging, saving = (lambda: merge(model)), (lambda folder: save(model, folder))
     trained = [p for p in model.parameters() if p.requires_grad]
-    return Contestant(label, model, x, torch.optim.AdamW(trained, lr=1e-4), merging, saving)
+    return Contestant(label, model, x, torch.optim.AdamW(trained, lr=1e-4, fused=True), merging, saving)
 
 
 def _roles(model: nn.Module) -> list[str]:
