@@ -1,0 +1,63 @@
+"""Parameter counts that the papers publish, on networks of the papers' shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from timm import create_model
+from torch import nn
+
+import visionpeft as vp
+from visionpeft import backbones
+
+SALT_TOPS = {("attn.qkv", "attn.out"): 760, ("mlp.up", "mlp.down"): 50, ("neck.*",): 250}
+"""Leading singular values of SALT's run on the encoder of SAM ViT-B: 760 and 50 of 768, 250 of 256."""
+
+
+@pytest.fixture
+def sam() -> nn.Module:
+    with torch.device("meta"):
+        return create_model("samvit_base_patch16", img_size=512)
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(256, 8_967_112), (4, 179_368)])
+def test_salt_on_sam(sam: nn.Module, rank: int, expected: int):
+    """Meant are qkv and proj, both MLP layers of the twelve blocks, and the two convolutions of the neck.
+
+    A site has ``2·k + 2·r·(n − k)``: with r = 256 that is 24·5,616 + 24·367,716 + 2·3,572.
+    """
+    reports = [
+        vp.adapt(sam, "salt", list(targets), name=f"top{top}", rank=rank, top=top) for targets, top in SALT_TOPS.items()
+    ]
+    assert [len(report.sites) for report in reports] == [24, 24, 2]
+    assert sum(report.trainable for report in reports) == expected
+    assert sum(p.numel() for p in sam.parameters() if p.requires_grad) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("deit_tiny_patch16_224", 76_224),
+        ("vit_small_patch16_224", 152_256),
+        ("vit_base_patch16_224", 304_320),
+    ],
+)
+def test_adaptertune(name: str, expected: int):
+    model = backbones.load(f"timm/{name}", pretrained=False, device="meta").model
+    assert vp.adapt(model, "adaptertune", rank=16).trainable == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "expected"),
+    [
+        ("lora", {"rank": 2}, 184_320),
+        ("block_lora", {"rank": 2, "blocks": 2}, 138_240),
+        ("block_lora", {"rank": 2, "blocks": 2, "share": "input"}, 138_240),
+    ],
+)
+def test_clip_lora_and_block_lora(method: str, options: dict, expected: int):
+    """q, k and v of every layer of both towers of ViT-B/16: rows of twice twelve packed projections."""
+    model = backbones.load("open_clip/ViT-B-16", pretrained=False, device="meta").model
+    report = vp.adapt(model, method, ["attn.qkv[q,k,v]"], **options)
+    assert len(report.sites) == 2 * 12 * 3
+    assert report.trainable == expected
