@@ -66,7 +66,7 @@ def test_the_figures_are_those_of_the_run(html: str):
     text = " ".join(Page(html).words)
     for row in finished().rows:
         assert row.label in text, "labels are escaped, so <r2> reads back"
-        assert f"{100 * row.top1:.1f} %" in text
+        assert f"{100 * row.top1:.1f}\u202f%" in text
     assert f"{finished().main.trainable:,} of {finished().main.total:,}" in text
     assert finished().digest[:16] in text
 

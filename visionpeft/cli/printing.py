@@ -26,29 +26,34 @@ def console() -> Console:
 def print_result(result: RunResult) -> None:
     """The table of a run (controls, adapted, what was compared) and the paths of what it made."""
     table = Table(title=f"{result.folder.name}: top-1 on the test split", title_justify="left", show_edge=False)
+    compared = any(row.gain is not None for row in result.rows)
+    ahead = [f"{result.main.label} is ahead by"] if compared else []
     table.add_column("")
-    for name in ("top-1", "95 % interval", f"{result.main.label} is ahead by", "trained", "share", "time", "memory"):
+    for name in ("top-1", "95 % interval", *ahead, "trained", "share", "time", "memory"):
         table.add_column(name, justify="right")
     for row in result.rows:
-        table.add_row(*_cells(row), style="bold" if row.label == result.main.label else None)
+        cells = [row.label, f"{row.top1:.1%}", f"{row.interval[0]:.1%} – {row.interval[1]:.1%}"]
+        style = "bold" if row.label == result.main.label else None
+        table.add_row(*cells, *([_gain(row)] if compared else []), *_cost(row), style=style)
     out = console()
     out.print(table)
     paths = {"report": result.report, "adapter": result.adapter, "merged": result.merged or result.merge_note}
-    for name, value in paths.items():
+    for name, value in {**paths, "parity": result.merge_note if result.merged else None}.items():
         if value:
             out.print(Text(f"{name:8} {value}"), soft_wrap=True)
-    if result.merged:
-        out.print(Text(f"{'parity':8} {result.merge_note}"), soft_wrap=True)
 
 
-def _cells(row: Row) -> list[str]:
-    gain = ""
-    if row.gain is not None and row.gain_interval is not None:
-        low, high = row.gain_interval
-        gain = f"{100 * row.gain:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-    trained = (f"{row.trainable:,}", f"{row.share:.2%}", f"{row.seconds:.0f} s") if row.trainable else ("0", "0%", "")
+def _gain(row: Row) -> str:
+    if row.gain is None or row.gain_interval is None:
+        return ""
+    low, high = row.gain_interval
+    return f"{100 * row.gain:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _cost(row: Row) -> tuple[str, str, str, str]:
+    """Trained weights, their share, seconds a seed, and peak memory."""
     memory = f"{row.peak_memory / 2**20:,.0f} MiB" if row.peak_memory else ""
-    return [row.label, f"{row.top1:.1%}", f"{row.interval[0]:.1%} – {row.interval[1]:.1%}", gain, *trained, memory]
+    return f"{row.trainable:,}", f"{row.share:.2%}", f"{row.seconds:.0f} s" if row.trainable else "", memory
 
 
 def print_estimates(title: str, estimates: Mapping[str, Estimate], as_json: bool) -> None:

@@ -14,6 +14,7 @@ from visionpeft.runs.result import Row
 
 PALETTE = ("#4c6ef5", "#e8743b", "#1f9e89", "#c2417c", "#9566c9", "#b58900", "#3c8dbc", "#7f8c8d")
 """The main entry has the first colour; they read on white and on near-black."""
+CURVES = ("train/loss", "val/top1")
 _INK, _GRID = "#010203", "#010204"  # replaced by the page's own colours
 
 
@@ -25,10 +26,13 @@ def colours(content: Content) -> dict[str, str]:
 
 
 def learning_curves(content: Content) -> str:
-    """Training loss and validation top-1 over steps: a line an entry, its seeds behind it."""
+    """Training loss and validation top-1 over steps: a line an entry, its seeds behind it. Empty without points."""
+    labels = [row.label for row in content.trained_rows]
+    if not any(steps for label in labels for key in CURVES for steps, _ in content.histories(label, key)):
+        return ""
     with _figure(2, "curves") as (figure, axes):
-        _curves(axes[0], content, "train/loss", "training loss", smooth=True)
-        _curves(axes[1], content, "val/top1", "top-1 on the validation split", scale=100)
+        _curves(axes[0], content, CURVES[0], "training loss", smooth=True)
+        _curves(axes[1], content, CURVES[1], "top-1 on the validation split", scale=100)
         axes[1].yaxis.set_major_formatter("{x:g} %")
         _legend(figure, axes[0])
         return _svg(figure)

@@ -39,11 +39,11 @@ def picture(path: Path) -> str:
 
 
 def percent(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f}\u202f%"
 
 
 def interval(low: float, high: float) -> str:
-    return f"{100 * low:.1f} – {100 * high:.1f} %"
+    return f"{100 * low:.1f} – {100 * high:.1f}\u202f%"
 
 
 def duration(seconds: float) -> str:

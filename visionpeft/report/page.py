@@ -65,4 +65,4 @@ def _compares(content: Content) -> bool:
 
 
 def _drawn(svg: str, class_: str = "plot") -> str:
-    return tag("div", svg, class_=class_)
+    return tag("div", svg, class_=class_) if svg else ""

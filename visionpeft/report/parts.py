@@ -18,7 +18,7 @@ def subtitle(content: Content) -> str:
     """What was done, in one line."""
     recipe, seeds = content.recipe, len(content.recipe.seeds)
     shots = f"{recipe.data.shots} shots a class" if recipe.data.shots else "the whole training split"
-    words = [recipe.backbone.name, f"→ {recipe.data.card}", shots, f"{recipe.trainer.max_steps:,} steps"]
+    words = [f"{recipe.backbone.name} → {recipe.data.card}", shots, f"{recipe.trainer.max_steps:,} steps"]
     return escape(" · ".join([*words, f"{seeds} seed{'s' if seeds > 1 else ''}"]))
 
 
@@ -43,38 +43,24 @@ def headline(content: Content) -> str:
 
 
 def results(content: Content) -> str:
-    """The table against baselines, with a drawn interval a row."""
-    rows, main = content.result.rows, content.result.main
+    """The table against baselines, with a drawn interval a row; columns that no row fills are left out."""
+    rows, palette = content.result.rows, colours(content)
     ends = [bound for row in rows for bound in row.interval]
     low, high = min(ends), max(ends)
-    palette = colours(content)
-    head = [
-        "",
-        "top-1",
-        "",
-        "95 % interval",
-        f"{escape(main.label)} ahead by",
-        "top-5",
-        "ECE",
-        "lr",
-        "trained",
-        "share",
-    ]
-    lines = [
-        [
-            tag("strong", escape(row.label)) if row is main else escape(row.label),
-            tag("strong", percent(row.top1)) if row is main else percent(row.top1),
-            _whisker(row, low, high, palette.get(row.label, "currentColor")),
-            interval(*row.interval),
-            "" if row.gain is None else f"{100 * row.gain:+.1f} {tag('small', _gain_interval(row))}",
-            "–" if row.top5 is None else percent(row.top5),
-            "–" if row.ece is None else percent(row.ece),
-            "–" if row.lr is None else f"{row.lr:g}",
-            f"{row.trainable:,} {tag('small', percent(row.share, 2))}",
-        ]
-        for row in rows
-    ]
-    return table(head, lines, numeric=(1, 4, 5, 6, 7, 8), class_="results")
+    columns = {
+        "": [_marked(row, content) for row in rows],
+        "top-1": [percent(row.top1) for row in rows],
+        " ": [_whisker(row, low, high, palette.get(row.label, "currentColor")) for row in rows],
+        "95 % interval": [interval(*row.interval) for row in rows],
+        f"{escape(content.result.main.label)} ahead by": [_gain(row) for row in rows],
+        "top-5": ["" if row.top5 is None else percent(row.top5) for row in rows],
+        "ECE": ["" if row.ece is None else percent(row.ece) for row in rows],
+        "lr": ["" if row.lr is None else f"{row.lr:g}" for row in rows],
+        "trained": [f"{row.trainable:,} {tag('small', percent(row.share, 2))}" for row in rows],
+    }
+    filled = {name: cells for name, cells in columns.items() if any(cells)}
+    numeric = [i for i, name in enumerate(filled) if name not in ("", " ", "95 % interval")]
+    return table([*filled], zip(*filled.values(), strict=True), numeric, class_="results")
 
 
 def confusion(content: Content) -> str:
@@ -169,6 +155,15 @@ def environment(content: Content) -> str:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _marked(row: Row, content: Content) -> str:
+    """The row's label; the main entry's stands out."""
+    return tag("strong", escape(row.label)) if row is content.result.main else escape(row.label)
+
+
+def _gain(row: Row) -> str:
+    return "" if row.gain is None else f"{100 * row.gain:+.1f} {tag('small', _gain_interval(row))}"
 
 
 def _gain_interval(row: Row) -> str:

@@ -47,7 +47,7 @@ class History(lightning.Callback):
         self.every, self.rows = every, []
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        if trainer.global_step % self.every == 0:
+        if trainer.global_step % self.every == 0 or trainer.global_step in (1, trainer.max_steps):
             self._record(trainer, "train/")
 
     def on_validation_end(self, trainer: lightning.Trainer, *_: Any) -> None:

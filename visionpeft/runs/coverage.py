@@ -11,7 +11,10 @@ from visionpeft.backbones import load
 from visionpeft.recipe.methods import build_method
 from visionpeft.recipe.sections import Method
 from visionpeft.surgery.adapt import adapt
-from visionpeft.surgery.targets import weights_of
+from visionpeft.surgery.audit import Audit, audit
+from visionpeft.surgery.report import Refusal, Report
+from visionpeft.surgery.roles import Weight
+from visionpeft.surgery.targets import Target, resolve, weights_of
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,46 @@ def coverage(
     """
     chosen = build_method(Method(name=method, **options))
     network = load(backbone, pretrained=False, device="meta", image_size=image_size, **build)
-    listed = weights_of(network.model)
-    weights, total = sum(prod(w.site.shape) for w in listed), sum(p.numel() for p in network.model.parameters())
-    patterns = ["block"] if isinstance(chosen, BlockMethod) and targets == ["*"] else targets
-    report = adapt(network.model, chosen, targets=patterns, example=network.example_input())
-    lines = [Line(s.path, s.kind, s.shape, s.parameters, s.path_chosen, s.why, True) for s in report.sites]
-    shapes = {weight.path: weight.site for weight in listed}
-    for path, reason in report.refused:
-        site = shapes.get(path.partition("[")[0])
-        lines.append(Line(path, site.kind if site else "", site.shape if site else (), 0, "refused", reason, False))
+    model, example = network.model, network.example_input()
+    listed, total = weights_of(model), sum(p.numel() for p in model.parameters())
+    weights = sum(prod(weight.site.shape) for weight in listed)
+    if isinstance(chosen, BlockMethod):
+        report = adapt(model, chosen, targets=["block"] if targets == ["*"] else targets, example=example)
+        lines = _adapted(report)
+    else:
+        audited = audit(model, example)
+        live, dead = _by_use(resolve(model, targets), audited)
+        report = adapt(model, chosen, targets=live, example=audited)
+        lines = _every(listed, _adapted(report), [*report.refused, *dead])
     return Coverage(backbone, method, tuple(lines), weights, total, chosen.mergeable)
+
+
+def _by_use(targets: list[Target], audited: Audit) -> tuple[list[str], list[Refusal]]:
+    """Paths of targets that the network uses, and the others with the reason: here they are shown, no error."""
+    dead = [target for target in targets if audited[target.weight_path].word == "dead"]
+    reason = "dead: neither called nor read when the network runs"
+    return [t.path for t in targets if t not in dead], [Refusal(t.path, reason) for t in dead]
+
+
+def _adapted(report: Report) -> list[Line]:
+    return [Line(s.path, s.kind, s.shape, s.parameters, s.path_chosen, s.why, True) for s in report.sites]
+
+
+def _every(listed: list[Weight], adapted: list[Line], refused: list[Refusal]) -> list[Line]:
+    """A line for every weight, in the network's order: adapted, refused, or not asked for."""
+    sites = {weight.path: weight.site for weight in listed}
+    lines = list(adapted)
+    for path, reason in refused:
+        site = sites[_whole(path)]
+        lines.append(Line(path, site.kind, site.shape, 0, "refused", reason, False))
+    mentioned = {_whole(line.path) for line in lines}
+    for path, site in sites.items():
+        if path not in mentioned:
+            lines.append(Line(path, site.kind, site.shape, 0, "frozen", "not among the targets", False))
+    order = list(sites)
+    return sorted(lines, key=lambda line: order.index(_whole(line.path)))
+
+
+def _whole(path: str) -> str:
+    """The path of the weight, of which ``path`` may be a slice."""
+    return path.partition("[")[0]
