@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,10 @@ def print_coverage(found: Coverage) -> None:
         shape, count = "×".join(map(str, line.shape)), f"{line.parameters:,}" if line.adapted else "–"
         cells = [line.path or "(the layer)", line.kind, shape, count, line.plan, line.why]
         table.add_row(*map(Text, cells), style=None if line.adapted else "dim")
+    table.columns[0].overflow = "fold"  # a path cut short names nothing
     out = console()
+    if not out.is_terminal:  # whole lines for files and pipes
+        out = Console(width=max(out.width, Console(width=sys.maxsize).measure(table).maximum))
     out.print(table)
     out.print(Text(found.summary()), soft_wrap=True)
 

@@ -46,7 +46,7 @@ def adapt(
             Linear and convolution, or every block for a block method.
         name: name of the adapter; several can live on one model.
         example: an input (tensor, tuple or dict). With it the model is audited, a target that is neither called nor
-            read is an error, and the plan is made for this input's shapes.
+            read is an error, and the plan is made for this input's shapes. An audit already made serves as well.
         plan: ``auto``, ``factored``, ``dense``, ``fused`` or ``direct``; see ``set_plan``.
         train_also: modules to train whole beside the adapter, such as ``head`` or ``norm``.
         generator: randomness of the starts; None takes torch's global stream.
@@ -68,7 +68,7 @@ def adapt(
     patterns = list(patterns) if patterns is not None else _default_targets(model, chosen)
     if not patterns:
         raise TargetError("targets is empty; leave it out for every Linear and convolution, or name some")
-    audited = None if example is None else audit(model, example)
+    audited = example if example is None or isinstance(example, Audit) else audit(model, example)
     plant: Any = _plant_blocks if isinstance(chosen, BlockMethod) else _plant_weights
     slots, report = plant(model, chosen, patterns, audited, generator)
     also = [train_also] if isinstance(train_also, str) else list(train_also)
