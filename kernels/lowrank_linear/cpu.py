@@ -57,7 +57,7 @@ class _LowRankLinear(torch.autograd.Function):
         recipe: Recipe | None,
     ) -> Tensor:
         rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
-        responses = bank @ rows.t()
+        responses = bank.contiguous() @ rows.t()
         y = F.linear(rows, weight, bias).addmm_(responses.t(), _long_side_last(mixer, scale))
         _, _, _, needs_mixer, needs_bank, *_ = ctx.needs_input_grad
         ctx.shape, ctx.scale = x.shape, scale
@@ -77,7 +77,7 @@ class _LowRankLinear(torch.autograd.Function):
             gy = gy.reshape(-1, gy.shape[-1])
             mixed = _long_side_last(mixer, ctx.scale) @ gy.t()
             if needs_x:
-                gx = (gy @ weight).addmm_(mixed.t(), bank).view(ctx.shape)
+                gx = (gy @ weight).addmm_(mixed.t(), bank.contiguous()).view(ctx.shape)
             if needs_mixer:
                 gm = (responses @ gy).t()
                 gm = gm if ctx.scale == 1 else gm.mul_(ctx.scale)
