@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from visionpeft.data.splits import save_split
 from visionpeft.errors import UserError
@@ -18,6 +18,7 @@ from visionpeft.metrics import Predictions
 from visionpeft.recipe import Entry, Recipe, check_methods, entries, load_recipe
 from visionpeft.report import write_report
 from visionpeft.runs import folder as folders
+from visionpeft.runs import ranks
 from visionpeft.runs.artifacts import write_examples, write_plan, write_trained
 from visionpeft.runs.baselines import baseline_predictions
 from visionpeft.runs.environment import environment
@@ -30,13 +31,12 @@ from visionpeft.tasks.tune import Tuned, tune
 
 
 @dataclass(frozen=True)
-class _Outcome:
-    """An entry after training and testing: one spec, trial and set of predictions a seed."""
+class _Trained:
+    """An entry after training: one spec and trial a seed."""
 
     entry: Entry
     specs: list[TrialSpec]
     trials: list[Trial]
-    predictions: list[Predictions]
     tuned: Tuned | None
 
 
@@ -65,7 +65,10 @@ def run(
         return RunResult.load(folder)
     check_methods(recipe)
     opened.cache_clear()
+    if ranks.follows():
+        _follow(recipe, ranks.leaders_folder(folders.partial_path(folders.final_path(recipe, output))))
     folder = folder or folders.new_run(recipe, output)
+    ranks.lead(folder)
     with _leaving_nothing_behind(folder), folders.locked(folder):
         _fill(recipe, folder, progress)
     return RunResult.load(folders.finish(folder))
@@ -87,34 +90,44 @@ def _locate(source: Any, overrides: list[str], output: str | Path | None, resume
     return recipe, folders.find_partial(recipe, output)
 
 
+def _follow(recipe: Recipe, folder: Path) -> NoReturn:
+    """What the other processes of a distributed run do: the same trainings in the same order, and nothing else."""
+    for entry in entries(recipe):
+        _train(entry, recipe.seeds, folder, progress=False)
+    ranks.part()
+    raise SystemExit
+
+
 def _fill(recipe: Recipe, folder: Path, progress: bool) -> None:
     listed = entries(recipe)
     _preflight(listed, recipe, folder)
-    outcomes = [_train_and_test(entry, recipe.seeds, folder, progress) for entry in listed]
-    rows = [
-        entry_row(o.entry, o.trials, o.predictions, "main" if o.entry.swept is not None or index == 0 else "compare")
-        for index, o in enumerate(outcomes)
-    ]
+    trained = [_train(entry, recipe.seeds, folder, progress) for entry in listed]
+    ranks.part()
+    predictions = {t.entry.label: [_tested(spec) for spec in t.specs] for t in trained}
     controls = {name: baseline_predictions(name, recipe, folder) for name in recipe.baselines}
-    chosen = max((i for i, row in enumerate(rows) if row.kind == "main"), key=lambda i: rows[i].val_top1 or 0.0)
-    rows = with_gains(
-        [*(baseline_row(name, found, recipe.seeds) for name, found in controls.items()), *rows],
-        {**controls, **{o.entry.label: o.predictions for o in outcomes}},
-        rows[chosen].label,
-    )
-    merge = _artifacts(outcomes[chosen], recipe, folder)
+    rows = [
+        entry_row(t.entry, t.trials, predictions[t.entry.label], _kind(t.entry, index))
+        for index, t in enumerate(trained)
+    ]
+    main = max((row for row in rows if row.kind == "main"), key=lambda row: row.val_top1 or 0.0)
+    rows = [*(baseline_row(name, found, recipe.seeds) for name, found in controls.items()), *rows]
+    chosen = next(t for t in trained if t.entry.label == main.label)
     result = {
         "name": recipe.name,
         "digest": recipe.digest,
-        "rows": [row.to_json() for row in rows],
-        "trials": [trial.to_json() for o in outcomes for trial in o.trials],
-        "tuning": {o.entry.label: _tuning(o.tuned) for o in outcomes if o.tuned},
-        "main": outcomes[chosen].entry.label,
-        "merge": merge,
+        "main": main.label,
+        "rows": [row.to_json() for row in with_gains(rows, {**controls, **predictions}, main.label)],
+        "trials": [trial.to_json() for t in trained for trial in t.trials],
+        "tuning": {t.entry.label: _tuning(t.tuned) for t in trained if t.tuned},
+        "merge": _artifacts(chosen, predictions[main.label][0], recipe, folder),
         "environment": environment(),
     }
     atomic_write(folder / folders.METRICS, json.dumps(result, indent=1))
     write_report(folder)
+
+
+def _kind(entry: Entry, index: int) -> str:
+    return "main" if entry.swept is not None or index == 0 else "compare"
 
 
 def _preflight(listed: list[Entry], recipe: Recipe, folder: Path) -> None:
@@ -127,15 +140,13 @@ def _preflight(listed: list[Entry], recipe: Recipe, folder: Path) -> None:
         save_split(folder / "splits" / f"seed-{seed}.json", open_data(recipe, seed).split)
 
 
-def _train_and_test(entry: Entry, seeds: list[int], folder: Path, progress: bool) -> _Outcome:
-    """Tune the learning rate on the first seed's validation split, then train and test every seed."""
+def _train(entry: Entry, seeds: list[int], folder: Path, progress: bool) -> _Trained:
+    """Tune the learning rate on the first seed's validation split, then train every seed."""
     section, tuned = entry.recipe.tune, None
     if section is not None:
         tuned = tune(section.lr, lambda lr: train(TrialSpec(entry, seeds[0], lr, folder), progress).val["top1"])
-    lr = tuned.value if tuned else entry.recipe.trainer.lr
-    specs = [TrialSpec(entry, seed, lr, folder) for seed in seeds]
-    trials = [train(spec, progress) for spec in specs]
-    return _Outcome(entry, specs, trials, [_tested(spec) for spec in specs], tuned)
+    specs = [TrialSpec(entry, seed, tuned.value if tuned else entry.recipe.trainer.lr, folder) for seed in seeds]
+    return _Trained(entry, specs, [train(spec, progress) for spec in specs], tuned)
 
 
 def _tested(spec: TrialSpec) -> Predictions:
@@ -145,11 +156,11 @@ def _tested(spec: TrialSpec) -> Predictions:
     return read_predictions(path)
 
 
-def _artifacts(outcome: _Outcome, recipe: Recipe, folder: Path) -> str:
+def _artifacts(trained: _Trained, predictions: Predictions, recipe: Recipe, folder: Path) -> str:
     """Adapter, other trained weights, examples and the merged model of the first seed; how the merge went."""
-    stages, entry = restored(outcome.specs[0]), outcome.entry
+    stages, entry = restored(trained.specs[0]), trained.entry
     write_trained(folder, stages, entry.recipe.method.adapts)
-    write_examples(folder, stages, outcome.predictions[0])
+    write_examples(folder, stages, predictions)
     if reason := why_not_mergeable(entry.recipe):
         return reason
     images = next(iter(stages.data.test_dataloader()))[0]

@@ -71,9 +71,10 @@ def train(spec: TrialSpec, progress: bool) -> Trial:
         trainer.fit(stages.task, datamodule=stages.data, ckpt_path=resume, weights_only=True)
         measured = trainer.validate(stages.task, datamodule=stages.data, verbose=False)[0]
     trial = _trial(spec, stages, trainer.global_step, meter.totals, measured)
-    write_weights(spec.weights, moving_state(stages.task.model))
-    atomic_write(spec.folder / "history.json", json.dumps(history.rows))
-    atomic_write(spec.folder / "trial.json", json.dumps(trial.to_json(), indent=1))
+    if trainer.is_global_zero:
+        write_weights(spec.weights, moving_state(stages.task.model))
+        atomic_write(spec.folder / "history.json", json.dumps(history.rows))
+        atomic_write(spec.folder / "trial.json", json.dumps(trial.to_json(), indent=1))
     return trial
 
 
@@ -93,18 +94,20 @@ def restored(spec: TrialSpec) -> Stages:
 
 
 def test(spec: TrialSpec, stages: Stages, part: str = "test") -> Predictions:
-    """Logits and labels of the images of a split, in its fixed order."""
+    """Logits and labels of the images of a split, in its fixed order; one device is enough for that."""
     with readable_errors():
-        trainer = lightning_trainer(spec.entry.recipe, [], [])
+        trainer = lightning_trainer(spec.entry.recipe, [], [], alone=True)
         trainer.test(stages.task, dataloaders=stages.data.ordered(part), verbose=False)
     assert stages.task.predictions is not None, "trainer.test has run"
     return stages.task.predictions
 
 
-def lightning_trainer(recipe: Recipe, callbacks: list[Any], logs: list[Any]) -> lightning.Trainer:
-    """The trainer a recipe describes; its Lightning arguments are passed on as they are."""
+def lightning_trainer(recipe: Recipe, callbacks: list[Any], logs: list[Any], alone: bool = False) -> lightning.Trainer:
+    """The trainer a recipe describes, its Lightning arguments passed on as they are; ``alone``: on one device."""
     section = recipe.trainer
     passed = {key: getattr(section, key) for key in LIGHTNING_KEYS}
+    if alone:
+        passed |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     if section.precision in ("16-mixed", "16-true") and not _on_accelerator(section.accelerator):
         raise OptionError(f"trainer.precision: {section.precision} needs a GPU; on a CPU use bf16-mixed or 32-true")
     return lightning.Trainer(
@@ -149,7 +152,8 @@ def readable_errors() -> Iterator[None]:
     """Turn what Lightning and torch raise for wrong input into errors that say what to change; hush the rest."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for room in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(room).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)`.*")
