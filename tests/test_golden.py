@@ -7,7 +7,6 @@ from collections import OrderedDict
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
