@@ -41,7 +41,9 @@ CASES = {name: (name, {}) for name in vp.methods() if not issubclass(find(name),
 PATHS = ("factored", "dense", "fused", "auto")
 EVERY_CASE_ON = {"linear", "conv2d-groups", "convtranspose2d", "mha-slices"}
 EVERY_LAYER_BY = {"lora", "cp_lora", "salt", "dora"}
-"""Quick runs cross every case with these layers and every layer with these cases; the full run crosses all."""
+"""Quick runs cross every case with these layers, and every layer with these cases."""
+VARIANTS_ON = EVERY_CASE_ON | {"linear-odd", "conv2d-reflect", "conv2d-dilation", "conv3d-1x1x3", "embedding"}
+"""The full run crosses every registered method with every layer, and its variants with these."""
 
 
 def adapted(layer: Layer, case: str, dtype: torch.dtype = torch.float32, name: str = "default") -> nn.Module:
@@ -57,24 +59,28 @@ def adapted(layer: Layer, case: str, dtype: torch.dtype = torch.float32, name: s
 @cache
 def supported() -> list[tuple[Layer, str]]:
     """(layer, case) wherever the method takes the site; the refusals are tested apart."""
-    pairs = []
-    for layer in LAYERS:
-        for case in CASES:
-            try:
-                adapted(layer, case)
-            except SiteError:
-                continue
-            pairs.append((layer, case))
-    return pairs
+    return [(layer, case) for layer in LAYERS for case in CASES if takes(layer, case)]
+
+
+def takes(layer: Layer, case: str) -> bool:
+    """Whether the method adapts the layer, or refuses it."""
+    try:
+        adapted(layer, case)
+    except SiteError:
+        return False
+    return True
 
 
 def crossed() -> list:
     """The supported pairs as pytest parameters, those beyond the quick ones marked slow."""
-    quick = [layer.name in EVERY_CASE_ON or case in EVERY_LAYER_BY for layer, case in supported()]
-    return [
-        pytest.param(layer, case, id=f"{layer.name}-{case}", marks=[] if fast else [pytest.mark.slow])
-        for (layer, case), fast in zip(supported(), quick, strict=True)
-    ]
+    parameters = []
+    for layer, case in supported():
+        if case in VARIANTS and layer.name not in VARIANTS_ON:
+            continue
+        quick = layer.name in EVERY_CASE_ON or case in EVERY_LAYER_BY
+        marks = [] if quick else [pytest.mark.slow]
+        parameters.append(pytest.param(layer, case, id=f"{layer.name}-{case}", marks=marks))
+    return parameters
 
 
 def stir(model: nn.Module, seed: int = 3, name: str | None = None) -> nn.Module:
