@@ -56,7 +56,7 @@ def results(content: Content) -> str:
         "top-5": ["" if row.top5 is None else percent(row.top5) for row in rows],
         "ECE": ["" if row.ece is None else percent(row.ece) for row in rows],
         "lr": ["" if row.lr is None else f"{row.lr:g}" for row in rows],
-        "trained": [f"{row.trainable:,} {tag('small', percent(row.share, 2))}" for row in rows],
+        "trained": [_trained(row) for row in rows],
     }
     filled = {name: cells for name, cells in columns.items() if any(cells)}
     numeric = [i for i, name in enumerate(filled) if name not in ("", " ", "95 % interval")]
@@ -162,8 +162,13 @@ def _marked(row: Row, content: Content) -> str:
     return tag("strong", escape(row.label)) if row is content.result.main else escape(row.label)
 
 
+def _trained(row: Row) -> str:
+    return f"{row.trainable:,} {tag('small', percent(row.share, 2))}" if row.trainable else ""
+
+
 def _gain(row: Row) -> str:
-    return "" if row.gain is None else f"{100 * row.gain:+.1f} {tag('small', _gain_interval(row))}"
+    small = tag("small", _gain_interval(row).removeprefix("95 %: "))
+    return "" if row.gain is None else f"{100 * row.gain:+.1f} {small}"
 
 
 def _gain_interval(row: Row) -> str:
