@@ -37,9 +37,9 @@ class SelfAttention(nn.Module):
     def __init__(self, separate: bool = False):
         super().__init__()
         sizes = {"kdim": 12, "vdim": 12} if separate else {}
-        self.attn = nn.MultiheadAttention(12, 3, batch_first=True, **sizes)
+        self.attn = nn.MultiheadAttention(12, 4, batch_first=True, **sizes)
         if separate:  # equal sizes still pack, so take what torch makes for unequal ones
-            self.attn = nn.MultiheadAttention(12, 3, batch_first=True, kdim=8, vdim=8)
+            self.attn = nn.MultiheadAttention(12, 4, batch_first=True, kdim=8, vdim=8)
 
     def forward(self, x: Tensor) -> Tensor:
         context = x if self.attn.in_proj_weight is not None else x[..., :8]
@@ -78,7 +78,7 @@ def hugging_face_conv1d() -> nn.Module:
 
 
 def encoder_layer() -> nn.Module:
-    return nn.TransformerEncoderLayer(12, 3, 16, dropout=0.0, batch_first=True)
+    return nn.TransformerEncoderLayer(12, 4, 16, dropout=0.0, batch_first=True)
 
 
 LAYERS = [

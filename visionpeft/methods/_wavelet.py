@@ -40,9 +40,10 @@ class Wavelet:
             signal, details = None, coefficients
         for level in range(self.levels):
             size = coarse << level
-            low = 0 if signal is None else _upsample(signal, self.low)  # pyright: ignore[reportArgumentType]
-            high = 0 if details is None else _upsample(details[size - coarse : 2 * size - coarse], self.high)
-            signal = low + high
+            parts = [] if signal is None else [_upsample(signal, self.low)]
+            if details is not None:
+                parts.append(_upsample(details[size - coarse : 2 * size - coarse], self.high))
+            signal = parts[0] if len(parts) == 1 else parts[0] + parts[1]
         assert isinstance(signal, Tensor)
         return signal[:n]
 
@@ -59,11 +60,12 @@ class Wavelet:
 def _upsample(signal: Tensor, taps: tuple[float, ...]) -> Tensor:
     """One synthesis step: put zeros between the samples and convolve, with periodic ends."""
     centre = len(taps) // 2 - 1
-    phases: list[Tensor] = [torch.zeros_like(signal), torch.zeros_like(signal)]
+    phases: list[list[Tensor]] = [[], []]
     for index, tap in enumerate(taps):
         shift, phase = divmod(index - centre, 2)
-        phases[phase] = phases[phase] + tap * (torch.roll(signal, shift, 0) if shift else signal)
-    return torch.stack(phases, dim=1).flatten(0, 1)
+        phases[phase].append(tap * (torch.roll(signal, shift, 0) if shift else signal))
+    even, odd = (sum(terms[1:], terms[0]) for terms in phases)
+    return torch.stack([even, odd], dim=1).flatten(0, 1)
 
 
 def wavelet(name: str, levels: int) -> Wavelet:

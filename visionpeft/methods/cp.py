@@ -11,6 +11,7 @@ from torch import Tensor
 from visionpeft.algebra.factor import Factor, centred, kaiming, zeros
 from visionpeft.algebra.method import Factors, LowRank
 from visionpeft.algebra.site import Site
+from visionpeft.kernels.outer.cpu import outer  # pyright: ignore[reportMissingImports]
 from visionpeft.methods.registry import register
 
 
@@ -46,10 +47,7 @@ class CPLoRA(LowRank):
         return terms.sum(0)
 
     def split(self, site: Site, f: Factors) -> tuple[Tensor, Tensor]:
-        bank = f["inp"].t()
-        for name in _kernel_names(site):
-            bank = bank.unsqueeze(-1) * _beside(f[name].t(), bank.dim())
-        return self.s * f["out"], bank
+        return self.s * f["out"], outer([f["inp"], *(f[name] for name in _kernel_names(site))])
 
     def branch(self, site: Site, f: Factors, x: Tensor) -> Tensor | None:
         """1×1 to R channels, a depthwise filter along each kernel axis, 1×1 to the outputs."""

@@ -93,11 +93,22 @@ class WaRA(LowRank):
 
     def split(self, site: Site, f: Factors) -> tuple[Tensor, Tensor]:
         """All bands as one LoRA of rank ``r·|bands|``, the inverse transform folded onto its factors."""
-        synthesis, mixers, banks = self.transform.synthesis, [], []
-        for band in self.subbands:
-            mixers.append(synthesis(f[f"B_{band}"], band[0], site.out))
-            banks.append(synthesis(f[f"A_{band}"].transpose(0, 1), band[1], site.inp).transpose(0, 1))
-        bank = torch.cat(banks)
+        columns = self.synthesised(f, "B", 0, site.out)
+        rows = self.synthesised(f, "A", 1, site.inp)
+        mixer = torch.cat([columns[band] for band in self.subbands], dim=1)
+        bank = torch.cat([rows[band].transpose(0, 1) for band in self.subbands])
         if self.taps == "shared":
             bank = bank[(...,) + (None,) * len(site.kernel)].expand(-1, *site.shape[1:])
-        return self.s * torch.cat(mixers, dim=1), bank
+        return self.s * mixer, bank
+
+    def synthesised(self, f: Factors, side: str, letter: int, n: int) -> dict[str, Tensor]:
+        """Band → its factor as ``(n, r, …)`` after the inverse transform; bands that share a letter go together."""
+        found: dict[str, Tensor] = {}
+        for name in "LH":
+            bands = [band for band in self.subbands if band[letter] == name]
+            if bands:
+                factors = [f[f"{side}_{band}"] for band in bands]
+                columns = torch.cat([t if side == "B" else t.transpose(0, 1) for t in factors], dim=1)
+                parts = self.transform.synthesis(columns, name, n).split(self.rank, dim=1)
+                found |= dict(zip(bands, parts, strict=True))
+        return found

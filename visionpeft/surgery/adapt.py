@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -10,9 +11,11 @@ from torch import nn
 from visionpeft.algebra.factor import Origin
 from visionpeft.algebra.method import BlockMethod, Method, Options
 from visionpeft.errors import OptionError, SiteError, TargetError
+from visionpeft.kernels.recompute import prelu  # pyright: ignore[reportMissingImports]
 from visionpeft.methods import make
 from visionpeft.surgery.audit import Audit, audit
 from visionpeft.surgery.guards import check_model, check_target
+from visionpeft.surgery.hosts import is_called
 from visionpeft.surgery.ledger import Record, ledger, statistics_digests
 from visionpeft.surgery.mount import mount
 from visionpeft.surgery.plan import check_plan
@@ -79,6 +82,7 @@ def adapt(
         slot.plan = plan
         mount(target.module, name, target.piece, slot)
     thawed = freeze_base(model)
+    prelu.attach(model)  # behind a frozen normalisation it need not keep its input
     train_whole(whole)
     ledger(model)[name] = Record(chosen, [t.path for t, _ in slots], statistics, thawed)
     return report.counted(model, slots, audited)
@@ -120,7 +124,18 @@ def _plant_weights(model, method: Method, patterns, audited: Audit | None, gener
         slots.append((target, _filled(slot, method, target.site, origin)))
         report.sites.append(SiteReport.of(target, slot))
     _check_outcome(method, patterns, slots, report)
+    _warn_of_dropout(method, [target for target, _ in slots])
     return slots, report
+
+
+def _warn_of_dropout(method: Method, targets: list[Target]) -> None:
+    read = [target.path for target in targets if not (target.parameter == "weight" and is_called(target.module))]
+    if method.dropout and read:
+        warnings.warn(
+            f"dropout = {method.dropout} does not act on {len(read)} weights that are read, not called "
+            f"(the first: {read[0]!r}): whoever reads them gets W+ΔW and keeps the input to itself",
+            stacklevel=4,
+        )
 
 
 def _plant_blocks(model, method: BlockMethod, patterns, audited: Audit | None, generator) -> Planted:

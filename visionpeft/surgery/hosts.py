@@ -19,7 +19,7 @@ CALLED_FORWARDS: frozenset[Callable] = frozenset(
 )
 CONVOLVING_FORWARDS: frozenset[Callable] = frozenset(
     cls._conv_forward
-    for cls in (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # pyright: ignore[reportAttributeAccessIssue]
+    for cls in (nn.modules.conv._ConvNd, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # pyright: ignore[reportAttributeAccessIssue]
 )
 """What the forwards of the convolutions delegate to; a subclass may replace just that."""
 PROJECTIONS = {"q_proj_weight": "q", "k_proj_weight": "k", "v_proj_weight": "v"}

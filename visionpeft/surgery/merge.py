@@ -7,6 +7,7 @@ from torch import nn
 
 from visionpeft.algebra.method import Method
 from visionpeft.errors import StateError
+from visionpeft.kernels.recompute import prelu  # pyright: ignore[reportMissingImports]
 from visionpeft.surgery.ledger import forget, record
 from visionpeft.surgery.mount import adapters, hosts, unmount
 from visionpeft.surgery.paths import effective_weight
@@ -147,3 +148,4 @@ def remove(model: nn.Module, name: str | None = None) -> None:
         forget(model, name)
     if records and "_visionpeft" not in model.__dict__:
         thaw(model, next(iter(records.values())).thawed)
+        prelu.detach(model)
