@@ -17,15 +17,15 @@ from visionpeft.pipeline import run
 from visionpeft.recipe.yaml import dump
 
 TRIAL = "trials/lora/lr-0.01/seed-0"
-PATIENCE = 180  # seconds; only a run that hangs reaches it
+PATIENCE = 400  # seconds; only a run that hangs reaches it
 
 
 def command(source: Path, output: Path, *more: str) -> list[str]:
     return [sys.executable, "-P", "-m", "visionpeft", "run", str(source), "--quiet", "--output", str(output), *more]
 
 
-def killed_after_a_checkpoint(arguments: list[str], checkpoint: Path) -> None:
-    """Start a run and kill it with SIGKILL once it has written a (new) checkpoint."""
+def stopped_after_a_checkpoint(arguments: list[str], checkpoint: Path, by: signal.Signals) -> tuple[int, str]:
+    """Start a run and send it a signal once it has written a (new) checkpoint; its exit code and stderr."""
     before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + PATIENCE
@@ -33,20 +33,21 @@ def killed_after_a_checkpoint(arguments: list[str], checkpoint: Path) -> None:
         assert process.poll() is None, process.stderr and process.stderr.read().decode()
         assert time.monotonic() < deadline, "no checkpoint appeared"
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.send_signal(by)
+    return process.wait(PATIENCE), process.stderr.read().decode() if process.stderr else ""
 
 
 @pytest.mark.slow
 def test_a_run_killed_twice_ends_with_the_same_bits(tmp_path: Path):
-    data = recipe(trainer={"max_steps": 400, "checkpoint_every": 7, "evaluate_every": 50})
+    data = recipe(trainer={"max_steps": 120, "checkpoint_every": 7, "evaluate_every": 50})
     source = tmp_path / "recipe.yaml"
     source.write_text(dump(data))
     whole = run(data, output=tmp_path / "whole", progress=False)
 
     checkpoint = tmp_path / "cut.partial" / TRIAL / "last.ckpt"
-    killed_after_a_checkpoint(command(source, tmp_path / "cut"), checkpoint)
-    killed_after_a_checkpoint(command(source, tmp_path / "cut", "--resume"), checkpoint)
+    for more in ([], ["--resume"]):
+        code, _ = stopped_after_a_checkpoint(command(source, tmp_path / "cut", *more), checkpoint, signal.SIGKILL)
+        assert code == -signal.SIGKILL
     assert not (tmp_path / "cut").exists(), "an unfinished run does not look finished"
     cut = run(tmp_path / "cut.partial", resume=True, progress=False)
 
@@ -55,6 +56,16 @@ def test_a_run_killed_twice_ends_with_the_same_bits(tmp_path: Path):
     histories = [json.loads((r.folder / TRIAL / "history.json").read_text()) for r in (whole, cut)]
     assert histories[0] == histories[1]
     assert cut.main.top1 == whole.main.top1 and cut.main.interval == whole.main.interval
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path):
+    source = tmp_path / "recipe.yaml"
+    source.write_text(dump(recipe(trainer={"max_steps": 4000})))
+    folder = tmp_path / "run.partial"
+    arguments = command(source, tmp_path / "run")
+    code, printed = stopped_after_a_checkpoint(arguments, folder / TRIAL / "last.ckpt", signal.SIGINT)
+    assert code == 1 and f"continue with: visionpeft run --resume {folder}" in printed and "Traceback" not in printed
 
 
 def test_checkpoints_hold_trained_weights_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -16,9 +16,11 @@ def main() -> None:
     except UserError as error:
         print(f"visionpeft: {error}", *_notes(error), sep="\n", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt as error:
-        print("visionpeft: interrupted", *_notes(error), sep="\n", file=sys.stderr)
-        raise SystemExit(1) from None
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns an interrupt of its loop into an exit
+        if isinstance(stop, KeyboardInterrupt) or _notes(stop):
+            print("visionpeft: interrupted", *_notes(stop), sep="\n", file=sys.stderr)
+            raise SystemExit(1) from None
+        raise
 
 
 def _notes(error: BaseException) -> list[str]:
