@@ -184,4 +184,4 @@ def _no_match(pattern: Pattern, matched: list[Weight], weights: list[Weight], mo
 def _weight_path(path: str, module: nn.Module, parameter: str) -> str:
     """A module's main weight goes by the module's path, every other by its own name after it."""
     main = parameter == "weight" or (isinstance(module, nn.MultiheadAttention) and parameter == "in_proj_weight")
-    return path if main else f"{path}.{parameter}".lstrip(".")
+    return path if main else f"{path}.{parameter}".strip(".")
