@@ -32,7 +32,7 @@ def rates(options: OptimizerOptions, steps: int) -> list[float]:
 def test_only_trainable_parameters_are_optimized_and_vectors_do_not_decay():
     model = network()
     train_only(model, ["2", "3"])
-    optimizer, _ = build_optimizer(model, OptimizerOptions(lr=0.1, head_lr=0.5, weight_decay=0.2), 10, head="3")
+    optimizer, _ = build_optimizer(model, OptimizerOptions(lr=0.1, head_lr=0.5, weight_decay=0.2), 10, heads=["3"])
     found = {id(p): (g["initial_lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     expected = {
         model[2].weight: (0.1, 0.0),
@@ -46,7 +46,7 @@ def test_only_trainable_parameters_are_optimized_and_vectors_do_not_decay():
 def test_a_head_that_trains_alone_uses_the_plain_rate():
     model = network()
     train_only(model, ["3"])
-    optimizer, _ = build_optimizer(model, OptimizerOptions(lr=0.1, head_lr=0.5), 10, head="3")
+    optimizer, _ = build_optimizer(model, OptimizerOptions(lr=0.1, head_lr=0.5), 10, heads=["3"])
     assert {group["initial_lr"] for group in optimizer.param_groups} == {0.1}
 
 

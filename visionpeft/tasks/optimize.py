@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,7 +44,7 @@ class OptimizerOptions:
 
 
 def build_optimizer(
-    model: nn.Module, options: OptimizerOptions, total_steps: int, head: str | None = None
+    model: nn.Module, options: OptimizerOptions, total_steps: int, heads: Iterable[str] = ()
 ) -> tuple[Optimizer, LambdaLR]:
     """AdamW for the parameters that require a gradient, and its schedule (to be stepped once a training step).
 
@@ -52,29 +52,33 @@ def build_optimizer(
         model: the adapted model.
         options: see :class:`OptimizerOptions`.
         total_steps: length of the run; the cosine ends there.
-        head: module path of the classifier head, whose weights use ``head_lr``.
+        heads: module paths of the head, whose own weights use ``head_lr``; factors of an adapter inside it do not.
 
     Raises:
         StateError: nothing is trainable.
         OptionError: the warm-up is as long as the run.
     """
-    groups = _parameter_groups(model, options, head)
+    groups = _parameter_groups(model, options, tuple(heads))
     if not groups:
         raise StateError("nothing to train: every parameter is frozen. Name a method, or train_also: [head]")
     optimizer = AdamW(groups, lr=options.lr)
     return optimizer, LambdaLR(optimizer, _factor(options, total_steps))
 
 
-def _parameter_groups(model: nn.Module, options: OptimizerOptions, head: str | None) -> list[dict]:
+def _parameter_groups(model: nn.Module, options: OptimizerOptions, heads: tuple[str, ...]) -> list[dict]:
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    heads = {name for name in trainable if head is not None and name.rpartition(".")[0] == head}
-    head_lr = options.lr if options.head_lr is None or heads == set(trainable) else options.head_lr
+    of_heads = {name for name in trainable if any(_belongs(name, head) for head in heads)}
+    head_lr = options.lr if options.head_lr is None or of_heads == set(trainable) else options.head_lr
     groups: dict[tuple[float, float], list] = {}
     for name, parameter in trainable.items():
-        lr = head_lr if name in heads else options.lr
+        lr = head_lr if name in of_heads else options.lr
         decay = options.weight_decay if parameter.ndim >= 2 else 0.0
         groups.setdefault((lr, decay), []).append(parameter)
     return [{"params": ps, "lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()]
+
+
+def _belongs(name: str, head: str) -> bool:
+    return name.startswith(f"{head}.") and ".adapters." not in name
 
 
 def _factor(options: OptimizerOptions, total_steps: int) -> Callable[[int], float]:
