@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from visionpeft.backbones.heads import features_of, head_of
+from visionpeft.backbones.heads import features_of, head_of, heads_of
+from visionpeft.backbones.parts import parts_of
 from visionpeft.backbones.spec import Backbone, InputSpec, Request
 from visionpeft.errors import OptionError, UserError, unknown
 
-__all__ = ["Backbone", "InputSpec", "families", "features_of", "head_of", "load"]
+__all__ = ["Backbone", "InputSpec", "families", "features_of", "head_of", "heads_of", "load", "parts_of"]
 
 _FAMILIES = {"timm": "timm", "open_clip": "open_clip_torch", "monai": "monai", "diffusers": "diffusers"}
 

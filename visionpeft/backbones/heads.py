@@ -1,29 +1,45 @@
-"""The classifier of a network, and the features in front of it."""
+"""The head of a network, which makes class scores or class maps, and the features in front of it."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
+from visionpeft.backbones.parts import has_parts, parts_of
 from visionpeft.errors import TargetError
 
 
 def head_of(model: nn.Module) -> tuple[str, nn.Module]:
-    """Path and module of the classifier: the one timm declares, else the last Linear layer.
+    """Path and module of the head.
+
+    It is what makes the class maps of a segmentation network (of several the main one, see :func:`heads_of`), else
+    the classifier that timm declares, else the last Linear layer.
 
     Raises:
         TargetError: the model has no classifier (``num_classes=0``, or no Linear layer at all).
     """
     modules = dict(model.named_modules())
-    path = _declared(model) or next((n for n in reversed(modules) if isinstance(modules[n], nn.Linear)), "")
+    if has_parts(model):
+        path = parts_of(model)["head"][0]
+    else:
+        path = _declared(model) or next((n for n in reversed(modules) if isinstance(modules[n], nn.Linear)), "")
     head = modules.get(path)
     if not path or head is None or isinstance(head, nn.Identity):
         raise TargetError(f"{type(model).__name__} has no classifier; load it with num_classes=<number of classes>")
     return path, head
 
 
+def heads_of(model: nn.Module) -> tuple[str, ...]:
+    """Paths of all modules that depend on the number of classes, the main one first: deep supervision has several.
+
+    Raises:
+        TargetError: as :func:`head_of`.
+    """
+    return parts_of(model)["head"] if has_parts(model) else (head_of(model)[0],)
+
+
 def features_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """What the classifier sees, ``(B, features)``, for ``images (B, C, H, W)``."""
+    """What the head sees for ``images (B, C, *spatial)``: ``(B, features)``, or ``(B, features, *spatial)`` for maps."""
     if hasattr(model, "forward_features") and hasattr(model, "forward_head"):
         return model.forward_head(model.forward_features(images), pre_logits=True)  # pyright: ignore
     seen: list[torch.Tensor] = []
