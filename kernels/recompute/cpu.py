@@ -61,6 +61,19 @@ _SOURCES = {
 }
 
 
+def made_by(
+    y: Tensor, function: Callable[..., Tensor], tensors: tuple[Tensor, ...], rest: tuple[Any, ...] = ()
+) -> Tensor:
+    """``y``, labelled with how it was made; :func:`source_of` reads the label.
+
+    For a cheap function of parameters and buffers, which are there anyway: whoever needs ``y`` in backward keeps
+    those. A copy or view of ``y`` has no label, and a label outlived by a change in place of ``y`` does not count.
+    """
+    if y.grad_fn is not None:
+        y._made_by = Recipe(function, tensors, rest), y._version  # pyright: ignore[reportAttributeAccessIssue]
+    return y
+
+
 def source_of(x: Tensor) -> Recipe | None:
     """The recipe of ``x``, when it is the untouched output of a cheap operation whose inputs autograd holds.
 
@@ -69,9 +82,11 @@ def source_of(x: Tensor) -> Recipe | None:
     tensor they hold would run the checkpointed region again).
     """
     node = x.grad_fn
-    if node is None or not torch.is_grad_enabled() or x._version or x.output_nr or not usable(x):
+    if node is None or not torch.is_grad_enabled() or not usable(x) or saved_by_torch_hooks():
         return None
-    if saved_by_torch_hooks():
+    if label := getattr(x, "_made_by", None):
+        return label[0] if label[1] == x._version else None
+    if x._version or x.output_nr:
         return None
     try:
         return _recipe(node, x)

@@ -22,6 +22,11 @@ class Wavelet:
     high: tuple[float, ...]
     levels: int
 
+    @property
+    def arguments(self) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+        """The fields, as the kernel takes them."""
+        return self.low, self.high, self.levels
+
     def padded(self, n: int) -> int:
         block = 2**self.levels
         return -(-n // block) * block

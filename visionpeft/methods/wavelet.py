@@ -13,6 +13,8 @@ from torch import Tensor
 from visionpeft.algebra.factor import Factor, kaiming, zeros
 from visionpeft.algebra.method import Factors, LowRank
 from visionpeft.algebra.site import Site
+from visionpeft.kernels.eager.guard import usable
+from visionpeft.kernels.wavelet.cpu import synthesis  # pyright: ignore[reportMissingImports]
 from visionpeft.methods._wavelet import Wavelet, wavelet
 from visionpeft.methods.registry import register
 
@@ -93,22 +95,18 @@ class WaRA(LowRank):
 
     def split(self, site: Site, f: Factors) -> tuple[Tensor, Tensor]:
         """All bands as one LoRA of rank ``r·|bands|``, the inverse transform folded onto its factors."""
-        columns = self.synthesised(f, "B", 0, site.out)
-        rows = self.synthesised(f, "A", 1, site.inp)
-        mixer = torch.cat([columns[band] for band in self.subbands], dim=1)
-        bank = torch.cat([rows[band].transpose(0, 1) for band in self.subbands])
+        mixer, bank = self.side(f, "B", 0, site.out), self.side(f, "A", 1, site.inp)
         if self.taps == "shared":
             bank = bank[(...,) + (None,) * len(site.kernel)].expand(-1, *site.shape[1:])
         return self.s * mixer, bank
 
-    def synthesised(self, f: Factors, side: str, letter: int, n: int) -> dict[str, Tensor]:
-        """Band → its factor as ``(n, r, …)`` after the inverse transform; bands that share a letter go together."""
-        found: dict[str, Tensor] = {}
-        for name in "LH":
-            bands = [band for band in self.subbands if band[letter] == name]
-            if bands:
-                factors = [f[f"{side}_{band}"] for band in bands]
-                columns = torch.cat([t if side == "B" else t.transpose(0, 1) for t in factors], dim=1)
-                parts = self.transform.synthesis(columns, name, n).split(self.rank, dim=1)
-                found |= dict(zip(bands, parts, strict=True))
-        return found
+    def side(self, f: Factors, side: str, axis: int, n: int) -> Tensor:
+        """The factors A or B of all bands after the inverse transform, side by side."""
+        factors, letters = [f[f"{side}_{band}"] for band in self.subbands], "".join(b[axis] for b in self.subbands)
+        if usable(*factors):
+            return synthesis(factors, letters, *self.transform.arguments, n, axis)
+        made = [
+            self.transform.synthesis(factor if axis == 0 else factor.transpose(0, 1), letter, n)
+            for factor, letter in zip(factors, letters, strict=True)
+        ]
+        return torch.cat([t if axis == 0 else t.transpose(0, 1) for t in made], dim=1 - axis)
