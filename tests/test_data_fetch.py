@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from visionpeft.data.archives import extract_tar, extract_zip
-from visionpeft.data.cards import AptSource, Card, FolderSource, NpmSource, PipSource, UrlSource, load_card
+from visionpeft.data.cards import Card, load_card
 from visionpeft.data.download import download
 from visionpeft.data.fetch import stage
 from visionpeft.data.open import open_card
 from visionpeft.data.packages import fetch_pip
+from visionpeft.data.sources import AptSource, FolderSource, NpmSource, PipSource, UrlSource
 from visionpeft.errors import DataError
 
 FILES = {"a.txt": b"first" * 1000, "b.txt": b"second"}

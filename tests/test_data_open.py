@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visionpeft.data.cards import Card, FolderSource, load_card
+from visionpeft.data.cards import Card, load_card
 from visionpeft.data.open import open_card
+from visionpeft.data.sources import FolderSource
 from visionpeft.data.tables import PARTS, decode
 from visionpeft.errors import DataError, UnknownNameError
 

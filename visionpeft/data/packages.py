@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from visionpeft.data.archives import extract_tar, extract_zip
-from visionpeft.data.cards import AptSource, NpmSource, PipSource
+from visionpeft.data.sources import AptSource, NpmSource, PipSource
 from visionpeft.errors import DataError
 
 TIMEOUT = 900  # seconds for one call of a package client

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from visionpeft.data.cards import Card, CsvReader, EmojiReader
+from visionpeft.data.cards import AnyCard, Card, CsvReader, EmojiReader
 from visionpeft.errors import DataError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
@@ -38,7 +38,7 @@ def read(card: Card, folder: Path) -> Raw:
     return _READERS[card.reader.format](card, folder)
 
 
-def content(card: Card, folder: Path, name: str) -> bytes:
+def content(card: AnyCard, folder: Path, name: str) -> bytes:
     """The bytes of file ``name`` (or ``name.gz``, unpacked), checked against the card's checksum."""
     plain, packed = folder / name, folder / f"{name}.gz"
     try:

@@ -1,0 +1,1 @@
+"""Images with masks: cards and readers, whole cases, training crops and the Lightning data module."""
