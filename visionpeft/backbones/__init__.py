@@ -12,7 +12,14 @@ from visionpeft.errors import OptionError, UserError, unknown
 
 __all__ = ["Backbone", "InputSpec", "families", "features_of", "head_of", "heads_of", "load", "parts_of"]
 
-_FAMILIES = {"timm": "timm", "open_clip": "open_clip_torch", "monai": "monai", "diffusers": "diffusers"}
+_FAMILIES = {
+    "timm": "timm",
+    "open_clip": "open_clip_torch",
+    "monai": "monai",
+    "monai-bundle": "monai",
+    "diffusers": "diffusers",
+}
+"""Family → the package behind it."""
 
 
 def families() -> tuple[str, ...]:
@@ -57,7 +64,7 @@ def load(
 
 def _import(family: str) -> Any:
     try:
-        return importlib.import_module(f"visionpeft.backbones.{family}")
+        return importlib.import_module(f"visionpeft.backbones.{family.replace('-', '_')}")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("visionpeft"):
             raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -38,8 +40,20 @@ def heads_of(model: nn.Module) -> tuple[str, ...]:
     return parts_of(model)["head"] if has_parts(model) else (head_of(model)[0],)
 
 
+def maps_in(state: Mapping[str, torch.Tensor], model: nn.Module) -> int | None:
+    """Class maps that a file's weights make, by the last layer of ``model``'s main head; None if it is not in them."""
+    path, head = head_of(model)
+    layers = [(name, layer) for name, layer in head.named_modules(prefix=path) if f"{name}.weight" in state]
+    if not layers:
+        return None
+    name, layer = layers[-1]
+    weight = state[f"{name}.weight"]
+    transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
+    return weight.shape[1] * layer.groups if transposed else len(weight)
+
+
 def features_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """What the head sees for ``images (B, C, *spatial)``: ``(B, features)``, or ``(B, features, *spatial)`` for maps."""
+    """What the head sees for ``images (B, C, *spatial)``: ``(B, features)``, or ``(B, features, *spatial)``."""
     if hasattr(model, "forward_features") and hasattr(model, "forward_head"):
         return model.forward_head(model.forward_features(images), pre_logits=True)  # pyright: ignore
     seen: list[torch.Tensor] = []

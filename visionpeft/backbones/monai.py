@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import torch
 from monai.networks import nets
 from torch import nn
 
-from visionpeft.backbones.build import build, local_weights
+from visionpeft.backbones.build import build
+from visionpeft.backbones.bundle import read_bundle
+from visionpeft.backbones.heads import heads_of, maps_in
+from visionpeft.backbones.parts import has_parts
 from visionpeft.backbones.spec import Backbone, InputSpec, Request
-from visionpeft.errors import OptionError, unknown
+from visionpeft.backbones.weights import State, fit, read_state, source_path
+from visionpeft.errors import AdapterFileError, OptionError, unknown
 
 _COMMON = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2}
 _PYRAMID = {"channels": (16, 32, 64, 128, 256), "strides": (2, 2, 2, 2)}
@@ -28,22 +33,55 @@ _SIZE = 96  # voxels of a side of the usual training patch
 def load(request: Request) -> Backbone:
     """See :func:`visionpeft.backbones.load`; the options go to the class' constructor.
 
-    ``num_classes`` is the number of output channels, ``image_size`` the side of an example's cube (or square).
+    ``num_classes`` is the number of output channels (default: that of the weights), ``image_size`` the side of an
+    example's cube, or of its square with the option ``spatial_dims=2``. ``pretrained`` may also be the folder of a
+    MONAI bundle of this network: its options become the defaults.
     """
     name, pretrained = request.name, request.pretrained
     network = _network(name)
     if pretrained is True:
         raise OptionError(f"monai/{name} has no published weights: give pretrained a path or false")
+    if not pretrained:
+        return _backbone(request, _options(request, network), None, "random weights")
+    folder = Path(pretrained).expanduser()
+    if not folder.is_dir():
+        path = source_path(pretrained)
+        return _backbone(request, _options(request, network), read_state(path), str(path))
+    bundle = read_bundle(folder)
+    if bundle.network != name:
+        raise AdapterFileError(
+            f"the bundle {folder} holds a {bundle.network}: give the backbone monai/{bundle.network}"
+        )
+    state = read_state(source_path(str(bundle.weights)))
+    return _backbone(request, _options(request, network, bundle.options), state, str(folder))
+
+
+def _backbone(request: Request, options: dict[str, Any], state: State | None, origin: str) -> Backbone:
+    name, device = f"monai/{request.name}", request.device
+    if state is not None and request.num_classes is None and "out_channels" not in request.options:
+        outline = build(name, _network(request.name), "meta", **options)
+        options = {**options, **_maps_as(state, outline)}
+    model = build(name, _network(request.name), device, **options)
+    note = origin if state is None else fit(model, state, origin, heads_of(model) if has_parts(model) else ())
+    channels, axes = options.get("in_channels", 1), options.get("spatial_dims", 3)
+    size = options.get("img_size", request.image_size or _SIZE)
+    shape = (1, channels, *([size] * axes if isinstance(size, int) else size))
+    spec = InputSpec(shape[-1], channels, mean=(0.0,) * channels, std=(1.0,) * channels, interpolation="bilinear")
+    return Backbone(model, spec, (note,), lambda: torch.zeros(shape, device=device))
+
+
+def _options(request: Request, network: type[nn.Module], published: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Our defaults, below those of a bundle, below the caller's."""
     size = request.image_size or _SIZE
-    options = {**_defaults(name, network, size), **request.options}
-    if request.num_classes is not None:
-        options["out_channels"] = request.num_classes
-    model = build(f"monai/{name}", network, request.device, **options)
-    note = local_weights(model, pretrained) if pretrained else "random weights"
-    channels = options.get("in_channels", 1)
-    shape = (1, channels, *[size] * options.get("spatial_dims", 3))
-    spec = InputSpec(size, channels, mean=(0.0,) * channels, std=(1.0,) * channels, interpolation="bilinear")
-    return Backbone(model, spec, (note,), lambda: torch.zeros(shape, device=request.device))
+    defaults = _defaults(request.name, network, size) if published is None else published
+    options = {**defaults, **request.options}
+    return options if request.num_classes is None else {**options, "out_channels": request.num_classes}
+
+
+def _maps_as(state: State, outline: nn.Module) -> dict[str, int]:
+    """As many output channels as the weights have, so that they load whole."""
+    maps = maps_in(state, outline) if has_parts(outline) else None
+    return {} if maps is None else {"out_channels": maps}
 
 
 def _network(name: str) -> type[nn.Module]:

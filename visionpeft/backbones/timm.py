@@ -12,7 +12,7 @@ from torch import nn
 
 from visionpeft.backbones.build import build, offline
 from visionpeft.backbones.efficientnet_package import MODEL, PACKAGE, package_state
-from visionpeft.backbones.heads import head_of
+from visionpeft.backbones.heads import heads_of
 from visionpeft.backbones.spec import Backbone, InputSpec, Request
 from visionpeft.backbones.weights import State, check_finite, fit, read_state, source_path
 from visionpeft.errors import OptionError, TargetError, unknown
@@ -26,7 +26,7 @@ def load(request: Request) -> Backbone:
     model = _create(request, _shape_options(request, state))
     config: Any = model.pretrained_cfg
     if state is not None:
-        note = fit(model, state, origin, _head_path(model), _adjuster(model))
+        note = fit(model, state, origin, _heads(model), _adjuster(model))
     else:
         check_finite(model.state_dict(), f"the weights of timm/{name}")
         note = f"weights of {_tag(config)} from the hub" if pretrained else "random weights"
@@ -89,11 +89,11 @@ def _classes_in(name: str, state: State) -> int | None:
     return None if weight is None else len(weight)
 
 
-def _head_path(model: nn.Module) -> str:
+def _heads(model: nn.Module) -> tuple[str, ...]:
     try:
-        return head_of(model)[0]
+        return heads_of(model)
     except TargetError:
-        return ""
+        return ()
 
 
 def _adjuster(model: nn.Module) -> Callable[[State], State] | None:

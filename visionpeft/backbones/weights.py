@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -86,13 +86,16 @@ def fit(
     model: nn.Module,
     state: State,
     origin: str,
-    head: str = "",
+    heads: Collection[str] = (),
     adjust: Callable[[State], State] | None = None,
 ) -> str:
-    """Load ``state`` into ``model``: every tensor must find its place, but for a classifier of another size.
+    """Load ``state`` into ``model``: every tensor must find its place, but for a head of another size.
+
+    A module that is registered under several paths needs its tensors under one of them.
 
     Args:
-        head: path of the classifier; left at its random start if the file's has another number of outputs.
+        heads: paths of the modules that depend on the number of classes; they are left at their random start if the
+            file's have another number of outputs.
         adjust: called once if the file does not fit as it is (renames keys, resamples position tables).
 
     Returns:
@@ -102,26 +105,28 @@ def fit(
         AdapterFileError: the file is of another architecture, or a tensor holds NaN.
     """
     check_finite(state, origin)
-    complaint, dropped = _complaint(model, state, head)
+    complaint, dropped = _complaint(model, state, heads)
     if complaint and adjust is not None:
         state = adjust(state)
-        complaint, dropped = _complaint(model, state, head)
+        complaint, dropped = _complaint(model, state, heads)
     if complaint:
         raise AdapterFileError(f"{origin} does not fit {type(model).__name__}: {complaint}")
-    kept = {key: value for key, value in state.items() if key not in dropped}
+    kept, first = {key: value for key, value in state.items() if key not in dropped}, _first_names(model)
     model.load_state_dict(kept, strict=False)
-    note = f"{len(kept)} of {len(model.state_dict())} tensors loaded from {origin}"
-    return f"{note}; not loaded: {', '.join(dropped)} (new classifier)" if dropped else note
+    note = f"{len({first[key] for key in kept})} of {len(set(first.values()))} tensors loaded from {origin}"
+    return f"{note}; not loaded: {', '.join(k for k in dropped if first[k] == k)} (new head)" if dropped else note
 
 
-def _complaint(model: nn.Module, state: State, head: str) -> tuple[str, list[str]]:
-    """Why ``state`` does not fit (empty: it does), and the classifier's tensors that must be left out."""
-    own = model.state_dict()
-    of_head = [key for key in own if head and key.startswith(f"{head}.")]
+def _complaint(model: nn.Module, state: State, heads: Collection[str]) -> tuple[str, list[str]]:
+    """Why ``state`` does not fit (empty: it does), and the heads' tensors that must be left out."""
+    own, first = model.state_dict(), _first_names(model)
+    in_heads = {first[key] for key in own if any(key.startswith(f"{head}.") for head in heads)}
+    of_heads = [key for key in own if first[key] in in_heads]
     changed = [key for key in own if key in state and state[key].shape != own[key].shape]
-    dropped = of_head if any(key in of_head for key in changed) else []
+    dropped = of_heads if any(key in of_heads for key in changed) else []
+    given = {first[key] for key in state if key in own}
     reasons = []
-    if missing := [key for key in own if key not in state and key not in dropped]:
+    if missing := [key for key in own if first[key] not in given and key not in dropped]:
         reasons.append(f"{len(missing)} of {len(own)} tensors are missing, such as {missing[0]}")
     if extra := [key for key in state if key not in own and key not in dropped]:
         reasons.append(f"{len(extra)} are not part of it, such as {extra[0]}")
@@ -129,3 +134,9 @@ def _complaint(model: nn.Module, state: State, head: str) -> tuple[str, list[str
         key = shapes[0]
         reasons.append(f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}")
     return "; ".join(reasons), dropped
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """Name of each tensor → the first of the names that the same tensor has."""
+    first: dict[int, str] = {}
+    return {key: first.setdefault(id(tensor), key) for key, tensor in model.state_dict(keep_vars=True).items()}
