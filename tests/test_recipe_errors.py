@@ -33,7 +33,7 @@ WRONG = {
     "compare=[{label: x, traner: {}}]": "compare.0.traner: unknown key. Did you mean 'trainer'",
     "compare=[{label: x, trainer: {lrr: 1}}]": "compare.0.trainer.lrr: unknown key. Did you mean 'lr'",
     "tune={lr: []}": "tune.lr: needs at least one value",
-    "task.name=segmnt": "task.name: should be 'classify'",
+    "task.name=segmnt": "task.name: there is no task 'segmnt'. Did you mean 'segment'?",
 }
 
 

@@ -51,7 +51,7 @@ def html() -> str:
 
 def test_the_page_is_well_formed_and_complete(html: str):
     assert Page(html).headings == [
-        *("Results", "Learning curves", "Accuracy and parameters", "Confusion matrix", "Surest and right"),
+        *("Results", "Learning curves", "Figure of merit and parameters", "Confusion matrix", "Surest and right"),
         *("Surest and wrong", "Learning rates", "Plan", "Recipe", "Environment"),
     ]
 
@@ -66,7 +66,7 @@ def test_the_figures_are_those_of_the_run(html: str):
     text = " ".join(Page(html).words)
     for row in finished().rows:
         assert row.label in text, "labels are escaped, so <r2> reads back"
-        assert f"{100 * row.top1:.1f}\u202f%" in text
+        assert f"{100 * row.value:.1f}\u202f%" in text
     assert f"{finished().main.trainable:,} of {finished().main.total:,}" in text
     assert finished().digest[:16] in text
 
@@ -107,5 +107,5 @@ def test_a_sweep_draws_its_elbow(tmp_path: Path):
     assert "Sweep" in page.headings
     assert [row.swept for row in made.rows] == [1, 3]
     assert any("method.rank" in word for word in page.words)
-    best = max(made.rows, key=lambda row: row.val_top1 or 0)
+    best = max(made.rows, key=lambda row: row.val or 0)
     assert made.main.label == best.label, "the main entry is chosen on validation images"

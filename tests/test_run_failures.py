@@ -14,6 +14,7 @@ from visionpeft.errors import DataError, OptionError, StateError, TargetError, U
 from visionpeft.pipeline import run
 from visionpeft.recipe import load_recipe
 from visionpeft.runs import folder as folders
+from visionpeft.runs.kinds import Draw
 from visionpeft.runs.stages import open_backbone
 from visionpeft.runs.trial import TrialSpec
 
@@ -130,5 +131,5 @@ def test_trials_of_two_rates_and_seeds_do_not_share_a_folder(tmp_path: Path):
     from visionpeft.recipe import entries
 
     entry = entries(load_recipe(recipe()))[0]
-    specs = [TrialSpec(entry, seed, lr, tmp_path).folder for seed in (0, 1) for lr in (0.001, 0.0012)]
+    specs = [TrialSpec(entry, Draw(seed), lr, tmp_path).folder for seed in (0, 1) for lr in (0.001, 0.0012)]
     assert len(set(specs)) == 4

@@ -16,10 +16,10 @@ from visionpeft.metrics import bootstrap_interval
 from visionpeft.recipe import load_recipe
 from visionpeft.runs import folder as folders
 from visionpeft.runs.finished import open_run
-from visionpeft.runs.predictions import read_predictions
+from visionpeft.runs.kinds.classify import Classify
 from visionpeft.runs.result import RunResult
 from visionpeft.runs.stages import open_backbone
-from visionpeft.runs.trial import read_weights
+from visionpeft.runs.weights import read_weights
 
 
 def test_the_folder_holds_everything_and_nothing_unfinished():
@@ -45,14 +45,14 @@ def test_rows_come_in_order_with_the_main_entry_marked():
 def correct(label: str) -> np.ndarray:
     result = finished()
     paths = [result.folder / t.folder / "predictions.safetensors" for t in result.trials if t.entry == label]
-    return np.stack([read_predictions(path).correct().double().numpy() for path in paths])
+    return np.stack([Classify().read(path).correct().double().numpy() for path in paths])
 
 
 def test_figures_follow_from_the_saved_predictions():
     main, rival = correct("lora"), correct("head only")
     row = finished().row("head only")
     assert main.shape == (2, 60), "two seeds, six images of each of ten classes"
-    assert finished().main.top1 == pytest.approx(main.mean())
+    assert finished().main.value == pytest.approx(main.mean())
     assert finished().main.by_seed == pytest.approx({0: main[0].mean(), 1: main[1].mean()})
     assert row.gain == pytest.approx((main - rival).mean())
     assert row.gain_interval == pytest.approx(bootstrap_interval(main - rival))
@@ -75,7 +75,7 @@ def plain_network() -> torch.nn.Module:
 def test_the_learning_rate_is_chosen_on_validation_data_and_each_entry_has_its_own():
     tuning = finished().tuning
     assert set(tuning) == {"head only"}
-    scores = {float(lr): score for lr, score in tuning["head only"]["val_top1"].items()}
+    scores = {float(lr): score for lr, score in tuning["head only"]["val"].items()}
     assert set(scores) == {0.01, 0.1}
     assert finished().row("head only").lr == max(scores, key=lambda lr: (scores[lr], -lr))
     assert finished().main.lr == 0.01

@@ -55,7 +55,7 @@ def test_a_run_killed_twice_ends_with_the_same_bits(tmp_path: Path):
         assert (cut.folder / file).read_bytes() == (whole.folder / file).read_bytes(), file
     histories = [json.loads((r.folder / TRIAL / "history.json").read_text()) for r in (whole, cut)]
     assert histories[0] == histories[1]
-    assert cut.main.top1 == whole.main.top1 and cut.main.interval == whole.main.interval
+    assert cut.main.value == whole.main.value and cut.main.interval == whole.main.interval
 
 
 @pytest.mark.slow

@@ -14,17 +14,15 @@ from visionpeft.data.splits import save_split
 from visionpeft.errors import UserError
 from visionpeft.export.merged import why_not_mergeable, write_merged
 from visionpeft.files import atomic_write, cache_dir
-from visionpeft.metrics import Predictions
 from visionpeft.recipe import Entry, Recipe, check_methods, entries, load_recipe
 from visionpeft.report import write_report
 from visionpeft.runs import folder as folders
 from visionpeft.runs import ranks
-from visionpeft.runs.artifacts import write_examples, write_plan, write_trained
-from visionpeft.runs.baselines import baseline_predictions
+from visionpeft.runs.artifacts import write_plan, write_trained
 from visionpeft.runs.environment import environment
-from visionpeft.runs.predictions import read_predictions, write_predictions
+from visionpeft.runs.kinds import Draw, Kind, kind_of
 from visionpeft.runs.result import RunResult, Trial
-from visionpeft.runs.stages import build, open_data, opened
+from visionpeft.runs.stages import build, open_backbone, open_data
 from visionpeft.runs.table import baseline_row, entry_row, with_gains
 from visionpeft.runs.trial import TrialSpec, restored, test, train
 from visionpeft.tasks.tune import Tuned, tune
@@ -32,7 +30,7 @@ from visionpeft.tasks.tune import Tuned, tune
 
 @dataclass(frozen=True)
 class _Trained:
-    """An entry after training: one spec and trial a seed."""
+    """An entry after training: one spec and trial a draw."""
 
     entry: Entry
     specs: list[TrialSpec]
@@ -64,7 +62,7 @@ def run(
     if folder and not _is_partial(folder):
         return RunResult.load(folder)
     check_methods(recipe)
-    opened.cache_clear()
+    kind_of(recipe).forget()
     if ranks.follows():
         _follow(recipe, ranks.leaders_folder(folders.partial_path(folders.final_path(recipe, output))))
     folder = folder or folders.new_run(recipe, output)
@@ -93,78 +91,98 @@ def _locate(source: Any, overrides: list[str], output: str | Path | None, resume
 def _follow(recipe: Recipe, folder: Path) -> NoReturn:
     """What the other processes of a distributed run do: the same trainings in the same order, and nothing else."""
     for entry in entries(recipe):
-        _train(entry, recipe.seeds, folder, progress=False)
+        _train(entry, _draws(recipe), folder, progress=False)
     ranks.part()
     raise SystemExit
 
 
 def _fill(recipe: Recipe, folder: Path, progress: bool) -> None:
-    listed = entries(recipe)
+    listed, kind = entries(recipe), kind_of(recipe)
     _preflight(listed, recipe, folder)
-    trained = [_train(entry, recipe.seeds, folder, progress) for entry in listed]
+    trained = [_train(entry, _draws(recipe), folder, progress) for entry in listed]
     ranks.part()
-    predictions = {t.entry.label: [_tested(spec) for spec in t.specs] for t in trained}
-    controls = {name: baseline_predictions(name, recipe, folder) for name in recipe.baselines}
+    found = {t.entry.label: _by_seed(kind, t.specs) for t in trained}
+    controls = {name: [_control(kind, name, recipe, seed, folder) for seed in recipe.seeds] for name in recipe.controls}
     rows = [
-        entry_row(t.entry, t.trials, predictions[t.entry.label], _kind(t.entry, index))
+        entry_row(kind, t.entry, t.trials, found[t.entry.label], _role(t.entry, index))
         for index, t in enumerate(trained)
     ]
-    main = max((row for row in rows if row.kind == "main"), key=lambda row: row.val_top1 or 0.0)
-    rows = [*(baseline_row(name, found, recipe.seeds) for name, found in controls.items()), *rows]
+    main = max((row for row in rows if row.kind == "main"), key=lambda row: row.val or 0.0)
+    rows = [*(baseline_row(kind, name, tested, recipe.seeds) for name, tested in controls.items()), *rows]
     chosen = next(t for t in trained if t.entry.label == main.label)
     result = {
         "name": recipe.name,
         "digest": recipe.digest,
+        "metric": kind.figure.key,
         "main": main.label,
-        "rows": [row.to_json() for row in with_gains(rows, {**controls, **predictions}, main.label)],
+        "rows": [row.to_json() for row in with_gains(kind, rows, {**controls, **found}, main.label)],
         "trials": [trial.to_json() for t in trained for trial in t.trials],
         "tuning": {t.entry.label: _tuning(t.tuned) for t in trained if t.tuned},
-        "merge": _artifacts(chosen, predictions[main.label][0], recipe, folder),
+        "merge": _artifacts(kind, chosen, recipe, folder),
         "environment": environment(),
     }
     atomic_write(folder / folders.METRICS, json.dumps(result, indent=1))
     write_report(folder)
 
 
-def _kind(entry: Entry, index: int) -> str:
+def _draws(recipe: Recipe) -> list[Draw]:
+    """Every seed, and within it every fold."""
+    folds = range(recipe.folds) if recipe.folds > 1 else [None]
+    return [Draw(seed, fold) for seed in recipe.seeds for fold in folds]
+
+
+def _role(entry: Entry, index: int) -> str:
     return "main" if entry.swept is not None or index == 0 else "compare"
 
 
 def _preflight(listed: list[Entry], recipe: Recipe, folder: Path) -> None:
     """Open the data and mount every entry's method once, so that the last entry's typo does not cost an hour."""
     for entry in listed:
-        stages = build(entry.recipe, recipe.seeds[0])
+        stages = build(entry.recipe, _draws(recipe)[0])
         stages.task.configure_model()
         write_plan(folder, entry, stages)
-    for seed in recipe.seeds:
-        save_split(folder / "splits" / f"seed-{seed}.json", open_data(recipe, seed).split)
+    for draw in _draws(recipe):
+        save_split(folder / "splits" / f"{draw.name}.json", open_data(recipe, draw).split)
 
 
-def _train(entry: Entry, seeds: list[int], folder: Path, progress: bool) -> _Trained:
-    """Tune the learning rate on the first seed's validation split, then train every seed."""
-    section, tuned = entry.recipe.tune, None
-    if section is not None:
-        tuned = tune(section.lr, lambda lr: train(TrialSpec(entry, seeds[0], lr, folder), progress).val["top1"])
-    specs = [TrialSpec(entry, seed, tuned.value if tuned else entry.recipe.trainer.lr, folder) for seed in seeds]
+def _train(entry: Entry, draws: list[Draw], folder: Path, progress: bool) -> _Trained:
+    """Tune the learning rate on the first draw's validation split, then train every draw."""
+    section, tuned, key = entry.recipe.tune, None, kind_of(entry.recipe).figure.key
+    if section is not None and entry.recipe.trains:
+        tuned = tune(section.lr, lambda lr: train(TrialSpec(entry, draws[0], lr, folder), progress).val[key])
+    specs = [TrialSpec(entry, draw, tuned.value if tuned else entry.recipe.trainer.lr, folder) for draw in draws]
     return _Trained(entry, specs, [train(spec, progress) for spec in specs], tuned)
 
 
-def _tested(spec: TrialSpec) -> Predictions:
-    path = spec.folder / "predictions.safetensors"
+def _by_seed(kind: Kind, specs: list[TrialSpec]) -> list[Any]:
+    """What testing the trials leaves, the folds of a seed joined."""
+    seeds = dict.fromkeys(spec.draw.seed for spec in specs)
+    return [kind.joined([_tested(kind, spec) for spec in specs if spec.draw.seed == seed]) for seed in seeds]
+
+
+def _tested(kind: Kind, spec: TrialSpec) -> Any:
+    path = spec.folder / folders.TESTED
     if not path.is_file():
-        write_predictions(path, test(spec, restored(spec)))
-    return read_predictions(path)
+        kind.write(path, test(spec, restored(spec)))
+    return kind.read(path)
 
 
-def _artifacts(trained: _Trained, predictions: Predictions, recipe: Recipe, folder: Path) -> str:
-    """Adapter, other trained weights, examples and the merged model of the first seed; how the merge went."""
+def _control(kind: Kind, name: str, recipe: Recipe, seed: int, folder: Path) -> Any:
+    path = folder / "baselines" / name / f"seed-{seed}.safetensors"
+    if not path.is_file():
+        data = open_data(recipe, Draw(seed))
+        kind.write(path, kind.control(name, open_backbone(recipe, len(data.classes)).model, data))
+    return kind.read(path)
+
+
+def _artifacts(kind: Kind, trained: _Trained, recipe: Recipe, folder: Path) -> str:
+    """Adapter, other trained weights, examples and the merged model of the first draw; how the merge went."""
     stages, entry = restored(trained.specs[0]), trained.entry
     write_trained(folder, stages, entry.recipe.method.adapts)
-    write_examples(folder, stages, predictions)
+    kind.write_examples(folder, stages, _tested(kind, trained.specs[0]))
     if reason := why_not_mergeable(entry.recipe):
         return reason
-    images = next(iter(stages.data.test_dataloader()))[0]
-    parity = write_merged(folder / folders.MERGED, stages, entry.recipe, images)
+    parity = write_merged(folder / folders.MERGED, stages, entry.recipe, kind.sample(stages))
     if recipe.publish:
         atomic_write(
             cache_dir() / "sources" / recipe.name / "model.safetensors", (folder / folders.MERGED).read_bytes()
@@ -175,7 +193,7 @@ def _artifacts(trained: _Trained, predictions: Predictions, recipe: Recipe, fold
 def _tuning(tuned: Tuned) -> dict[str, Any]:
     return {
         "lr": tuned.value,
-        "val_top1": {f"{lr:g}": score for lr, score in tuned.scores.items()},
+        "val": {f"{lr:g}": score for lr, score in tuned.scores.items()},
         "at_edge": tuned.at_edge,
     }
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from visionpeft.data.tables import ImageTable
     from visionpeft.metrics import Estimate
     from visionpeft.runs.coverage import Coverage
+    from visionpeft.runs.kinds import Figure
     from visionpeft.runs.result import Row, RunResult
 
 
@@ -26,16 +27,20 @@ def console() -> Console:
 
 def print_result(result: RunResult) -> None:
     """The table of a run (controls, adapted, what was compared) and the paths of what it made."""
-    table = Table(title=f"{result.folder.name}: top-1 on the test split", title_justify="left", show_edge=False)
+    from visionpeft.runs.kinds import figure_named
+
+    figure = figure_named(result.metric)
+    title = f"{result.folder.name}: {figure.title} on the test split"
+    table = Table(title=title, title_justify="left", show_edge=False)
     compared = any(row.gain is not None for row in result.rows)
     ahead = [f"{result.main.label} is ahead by"] if compared else []
     table.add_column("")
-    for name in ("top-1", "95 % interval", *ahead, "trained", "share", "time", "memory"):
+    for name in (figure.title, "95 % interval", *ahead, "trained", "share", "time", "memory"):
         table.add_column(name, justify="right")
     for row in result.rows:
-        cells = [row.label, f"{row.top1:.1%}", f"{row.interval[0]:.1%} – {row.interval[1]:.1%}"]
+        cells = [row.label, figure.text(row.value), " – ".join(map(figure.text, row.interval))]
         style = "bold" if row.label == result.main.label else None
-        table.add_row(*cells, *([_gain(row)] if compared else []), *_cost(row), style=style)
+        table.add_row(*cells, *([_gain(row, figure)] if compared else []), *_cost(row), style=style)
     out = console()
     out.print(table)
     paths = {"report": result.report, "adapter": result.adapter, "merged": result.merged or result.merge_note}
@@ -44,11 +49,11 @@ def print_result(result: RunResult) -> None:
             out.print(Text(f"{name:8} {value}"), soft_wrap=True)
 
 
-def _gain(row: Row) -> str:
+def _gain(row: Row, figure: Figure) -> str:
     if row.gain is None or row.gain_interval is None:
         return ""
-    low, high = row.gain_interval
-    return f"{100 * row.gain:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    low, high = map(figure.difference, row.gain_interval)
+    return f"{figure.difference(row.gain)} [{low}, {high}]"
 
 
 def _cost(row: Row) -> tuple[str, str, str, str]:

@@ -51,7 +51,7 @@ def evaluate(
     if part not in PARTS:
         raise unknown("part", part, PARTS)
     opened = open_run(folder, entry, seed)
-    title = f"{opened.spec.entry.label}, seed {opened.spec.seed}, {part} split"
+    title = f"{opened.spec.entry.label}, {opened.spec.draw.title}, {part} split"
     print_estimates(title, test(opened.spec, opened.stages, part).summary(), as_json)
 
 

@@ -11,7 +11,7 @@ from visionpeft.errors import StateError
 from visionpeft.export.merged import merged_state
 from visionpeft.export.parity import Parity, compare
 from visionpeft.methods import make
-from visionpeft.runs.trial import read_weights, write_weights
+from visionpeft.runs.weights import read_weights, write_weights
 from visionpeft.surgery.folder import MODULES, load, read_meta, read_tensors
 
 

@@ -15,7 +15,7 @@ from visionpeft.export.programs import write_onnx, write_program
 from visionpeft.recipe import Recipe
 from visionpeft.runs import folder as folders
 from visionpeft.runs.finished import open_run
-from visionpeft.runs.stages import Stages
+from visionpeft.runs.kinds import Stages, kind_of
 
 
 def export_run(run: str | Path, form: str = "merged", output: str | Path | None = None) -> tuple[Path, Parity]:
@@ -35,7 +35,7 @@ def export_run(run: str | Path, form: str = "merged", output: str | Path | None 
     opened = open_run(run)
     name, write = FORMATS[form]
     path = Path(output) if output is not None else Path(run) / name
-    images = next(iter(opened.stages.data.test_dataloader()))[0]
+    images = kind_of(opened.recipe).sample(opened.stages)
     return path, write(path, opened.stages, opened.recipe, images)
 
 
@@ -48,7 +48,7 @@ def _graph(writer: Callable[[Path, torch.nn.Module, Tensor], Parity]) -> Callabl
             plain = path.with_name(f".{path.name}.merged.safetensors")
             try:
                 write_merged(plain, stages, recipe, images)
-                model = load_plain(plain, recipe, stages.task.classes)
+                model = load_plain(plain, recipe, len(stages.data.classes))
             finally:
                 plain.unlink(missing_ok=True)
         return writer(path, model, images)

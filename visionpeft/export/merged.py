@@ -10,8 +10,9 @@ from visionpeft.backbones.weights import fit
 from visionpeft.errors import StateError
 from visionpeft.export.parity import Parity, compare
 from visionpeft.recipe import Recipe, build_method
-from visionpeft.runs.stages import Stages, open_backbone
-from visionpeft.runs.trial import read_weights, write_weights
+from visionpeft.runs.kinds import Stages
+from visionpeft.runs.stages import open_backbone
+from visionpeft.runs.weights import read_weights, write_weights
 from visionpeft.surgery.merge import merge, unmerge
 from visionpeft.surgery.mount import hosts
 
@@ -40,7 +41,7 @@ def write_merged(path: Path, stages: Stages, recipe: Recipe, images: Tensor) -> 
         raise StateError(reason)
     write_weights(path, merged_state(stages.task.model))
     try:
-        return compare(stages.task.model, load_plain(path, recipe, stages.task.classes), images, "merged")
+        return compare(stages.task.model, load_plain(path, recipe, len(stages.data.classes)), images, "merged")
     except BaseException:
         path.unlink(missing_ok=True)
         raise

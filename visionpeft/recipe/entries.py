@@ -9,7 +9,7 @@ from typing import Any
 from visionpeft.errors import OptionError
 from visionpeft.recipe.loading import recipe_from
 from visionpeft.recipe.overrides import set_path
-from visionpeft.recipe.sections import Compare, Recipe
+from visionpeft.recipe.sections import MERGED, Compare, Recipe
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ def _compared(base: dict[str, Any], item: Compare, index: int) -> Entry:
     if item.tune is None and item.trainer is not None and "lr" in item.trainer.model_fields_set:
         data.pop("tune", None)  # its own learning rate, so nothing is left to tune
     for key, value in changes.items():
-        merged = key in ("task", "data", "trainer")
-        data[key] = {**data.get(key, {}), **value} if merged else value
+        data[key] = {**data.get(key, {}), **value} if key in MERGED else value
     return Entry(item.label, recipe_from(data, f"compare.{index} ({item.label})"))
 
 

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from visionpeft.errors import OptionError, UserError, did_you_mean, unknown
 from visionpeft.files import resource
+from visionpeft.recipe.kinds import kind_of
 from visionpeft.recipe.overrides import apply_overrides
 from visionpeft.recipe.sections import Recipe
 from visionpeft.recipe.yaml import parse
@@ -38,12 +39,13 @@ def load_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Iter
 
 def recipe_from(data: Mapping[str, Any], origin: str) -> Recipe:
     """Validate plain data; ``origin`` names the file in error messages."""
+    kind = kind_of(data, origin)
     try:
-        return Recipe.model_validate_json(json.dumps(data))
+        return kind.model_validate_json(json.dumps(data))
     except (TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
             raise OptionError(f"{origin}: {error}") from error
-        raise OptionError("\n".join(f"{origin}: {line}" for line in _explain(error.errors()))) from None
+        raise OptionError("\n".join(f"{origin}: {line}" for line in _explain(error.errors(), kind))) from None
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -75,12 +77,12 @@ def _read(path: Path) -> str:
         raise UserError(f"cannot read the recipe {path}: {error}") from error
 
 
-def _explain(details: list[ErrorDetails]) -> list[str]:
+def _explain(details: list[ErrorDetails], recipe: type[Recipe]) -> list[str]:
     """One line a key: the key, the value found, and what would be right (a union's alternatives joined)."""
     lines: dict[str, list[str]] = {}
     for detail in details:
         steps = [step for step in detail["loc"] if not (isinstance(step, str) and _is_branch(step))]
-        lines.setdefault(".".join(str(step) for step in steps), []).append(_complaint(detail, steps))
+        lines.setdefault(".".join(str(step) for step in steps), []).append(_complaint(detail, steps, recipe))
     return [" or ".join(dict.fromkeys(line)) if not key else f"{key}: {_joined(line)}" for key, line in lines.items()]
 
 
@@ -93,10 +95,10 @@ def _joined(complaints: list[str]) -> str:
     return f"should be {' or '.join(rights)}, found {found}"
 
 
-def _complaint(detail: ErrorDetails, steps: list[Any]) -> str:
+def _complaint(detail: ErrorDetails, steps: list[Any], recipe: type[Recipe]) -> str:
     kind, message = detail["type"], detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if kind == "extra_forbidden":
-        return f"unknown key.{did_you_mean(str(steps[-1]), _keys_at(steps[:-1]))}"
+        return f"unknown key.{did_you_mean(str(steps[-1]), _keys_at(recipe, steps[:-1]))}"
     if kind == "missing":
         return "this key is missing"
     if kind == "literal_error":
@@ -128,8 +130,8 @@ def _is_branch(step: str) -> bool:
     return step in {"bool", "str", "int", "float", "constrained-int", "none"} or "[" in step
 
 
-def _keys_at(loc: list[Any]) -> list[str]:
-    section: Any = Recipe
+def _keys_at(recipe: type[Recipe], loc: list[Any]) -> list[str]:
+    section: Any = recipe
     for step in loc:
         if isinstance(step, str) and step in getattr(section, "model_fields", {}):
             section = _model_in(section.model_fields[step].annotation)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 import typing
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from visionpeft.recipe.sections import WITHOUT_ADAPTER, Recipe
+from visionpeft.recipe.kinds import KINDS
+from visionpeft.recipe.sections import WITHOUT_ADAPTER
 
 _WRAPPED = {
     "type": "object",
@@ -21,12 +24,12 @@ def recipe_schema() -> dict[str, Any]:
     """Draft 2020-12 schema; ``method`` is one branch a registered method with its own options."""
     from visionpeft.methods import methods
 
-    schema = Recipe.model_json_schema()
+    schema = TypeAdapter(functools.reduce(operator.or_, KINDS.values())).json_schema()
     branches = [_branch(name, cls) for name, cls in sorted(methods().items())]
-    branches += [_object(name, "the network itself, no adapter", {}) for name in WITHOUT_ADAPTER]
+    branches += [_object(name, "weights of the network itself, no adapter", {}) for name in WITHOUT_ADAPTER]
     branches.append(_WRAPPED)
     schema["$defs"]["Method"] = {"title": "Method", "oneOf": branches}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Recipe", **schema}
 
 
 def _branch(name: str, cls: type) -> dict[str, Any]:

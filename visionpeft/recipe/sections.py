@@ -1,4 +1,4 @@
-"""The sections of a recipe: strict, frozen pydantic models.
+"""The sections that every recipe has: strict, frozen pydantic models; ``classify`` and ``segment`` add theirs.
 
 A recipe holds names and numbers only. Names are looked up in registries when the run starts; nothing in a
 recipe is imported or executed.
@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-WITHOUT_ADAPTER = ("head_only", "full")
-"""Values of ``method.name`` that train the network itself: its head, or all of it."""
+WITHOUT_ADAPTER = ("head_only", "full", "frozen")
+"""Values of ``method.name`` that train the network itself: its head, all of it, or only what ``train_also`` names."""
 
 Plain = bool | int | float | str | None
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -29,16 +29,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Task(Section):
-    """What is learnt: the loss and the metrics."""
-
-    name: Literal["classify"] = "classify"
-    label_smoothing: Fraction = 0.0
-    mixup: Annotated[float, Field(ge=0, le=10)] = Field(
-        default=0.0, description="alpha of the Beta distribution; 0 = off"
-    )
-
-
 class Backbone(Section):
     """The network to adapt, as ``family/model``, and where its weights come from."""
 
@@ -52,11 +42,11 @@ class Backbone(Section):
 
 
 class Method(Section):
-    """An adapter method by name with its options, or ``head_only`` / ``full``."""
+    """An adapter method by name with its options, or ``head_only`` / ``full`` / ``frozen``."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    name: str = Field(description="see `visionpeft methods`; or head_only, full")
+    name: str = Field(description="see `visionpeft methods`; or head_only, full, frozen")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -65,7 +55,7 @@ class Method(Section):
 
     @property
     def adapts(self) -> bool:
-        """Whether an adapter is mounted (not for ``head_only`` and ``full``)."""
+        """Whether an adapter is mounted (not for ``head_only``, ``full`` and ``frozen``)."""
         return self.name not in WITHOUT_ADAPTER
 
 
@@ -73,18 +63,6 @@ class Norm(Section):
     """Normalisation layers of the frozen network."""
 
     train: bool = Field(default=False, description="train their affine weights and update running statistics")
-
-
-class Data(Section):
-    """Which images, how many of them, and how they are fed."""
-
-    card: str = Field(description="a name from `visionpeft datasets`, or a path to a card")
-    shots: Count | None = Field(default=None, description="training images a class; default: all")
-    val_shots: Count | None = Field(default=None, description="validation images a class; default: all")
-    test_shots: Count | None = Field(default=None, description="test images a class; default: all")
-    batch_size: Count = 32
-    augment: Literal["standard", "none"] = "standard"
-    workers: Annotated[int, Field(ge=0, le=256)] = 0
 
 
 class Trainer(Section):
@@ -126,7 +104,7 @@ LIGHTNING_KEYS = tuple(Trainer.model_fields)[list(Trainer.model_fields).index("p
 
 
 class Tune(Section):
-    """Values tried before the run; the best top-1 on the validation split is kept (never the test split)."""
+    """Values tried before the run; the best on the validation split is kept (never the test split)."""
 
     lr: Annotated[list[LearningRate], Field(min_length=1)]
 
@@ -145,29 +123,35 @@ def _partial(section: type[Section]) -> type[Section]:
     return create_model(f"{section.__name__}Changes", __base__=Section, **fields)
 
 
-TaskChanges, DataChanges, TrainerChanges = _partial(Task), _partial(Data), _partial(Trainer)
-
-
 class Compare(Section):
     """One more way to do the same task, run by the same command. Keys left out are those of the recipe."""
 
     label: Label
+    backbone: _partial(Backbone) | None = None  # pyright: ignore[reportInvalidTypeForm]
     method: Method | None = None
     targets: list[str] | None = None
     train_also: list[str] | None = None
     norm: Norm | None = None
-    task: TaskChanges | None = None  # pyright: ignore[reportInvalidTypeForm]
-    data: DataChanges | None = None  # pyright: ignore[reportInvalidTypeForm]
-    trainer: TrainerChanges | None = None  # pyright: ignore[reportInvalidTypeForm]
+    trainer: _partial(Trainer) | None = None  # pyright: ignore[reportInvalidTypeForm]
     tune: Tune | None = None
 
 
+MERGED = ("backbone", "task", "data", "trainer")
+"""Sections of which a ``compare`` item changes some keys; the others it replaces."""
+
+
+def comparison(task: type[Section], data: type[Section]) -> Any:
+    """A ``compare`` item of a recipe with these two sections."""
+    changes: dict[str, Any] = {"task": (_partial(task) | None, None), "data": (_partial(data) | None, None)}
+    return create_model("Compare", __base__=Compare, __doc__=Compare.__doc__, **changes)
+
+
 class Recipe(Section):
-    """A whole run: backbone, method, data, task, trainer, and what to compare with."""
+    """What the recipes of all tasks share: backbone, method, trainer, and what to compare with."""
 
     name: FolderName = Field(description="name of the run folder")
     label: Label | None = Field(default=None, description="the main entry's name in tables; default: the method")
-    task: Task = Task()
+    task: Section
     backbone: Backbone
     method: Method
     targets: list[str] = Field(
@@ -175,17 +159,16 @@ class Recipe(Section):
     )
     train_also: list[str] = Field(default=["head"], description="modules trained whole beside the adapter")
     norm: Norm = Norm()
-    data: Data
+    data: Section
     trainer: Trainer = Trainer()
     tune: Tune | None = None
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)] = [0]
-    compare: list[Compare] = []
+    compare: list[Any] = []
     sweep: dict[str, Annotated[list[Plain], Field(min_length=1)]] = Field(
         default={},
         description="a key path and its values, as method.rank: [4, 8]",
         max_length=1,
     )
-    baselines: list[Literal["nearest_centroid"]] = []
     logging: Logging = Logging()
     publish: bool = Field(default=False, description="keep the merged model in the cache as pretrained: run:<name>")
 
@@ -196,6 +179,21 @@ class Recipe(Section):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} names one seed twice")
         return self
+
+    @property
+    def controls(self) -> list[str]:
+        """Baselines that train nothing, for tasks that have some."""
+        return []
+
+    @property
+    def folds(self) -> int:
+        """Parts of a cross-validation; 1 is the card's own split."""
+        return 1
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything moves: a frozen network may be tested as it is."""
+        return self.method.name != "frozen" or bool(self.train_also) or self.norm.train
 
     @property
     def digest(self) -> str:

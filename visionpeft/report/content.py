@@ -7,11 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from visionpeft.recipe import Entry, Recipe, entries, load_recipe
 from visionpeft.runs import folder as folders
-from visionpeft.runs.predictions import read_predictions
+from visionpeft.runs.kinds import Figure, kind_of
 from visionpeft.runs.result import Row, RunResult, Trial
 
 
@@ -33,6 +31,11 @@ class Content:
         folder = Path(folder)
         return cls(folder, RunResult.load(folder), load_recipe(folder / folders.RECIPE))
 
+    @property
+    def figure(self) -> Figure:
+        """The figure of merit."""
+        return kind_of(self.recipe).figure
+
     @cached_property
     def entries(self) -> list[Entry]:
         return entries(self.recipe)
@@ -43,13 +46,13 @@ class Content:
         return [row for row in self.result.rows if row.kind != "baseline"]
 
     @cached_property
-    def classes(self) -> list[str]:
-        return folders.read_json(self.folder / "examples.json")["classes"]
+    def pictures(self) -> dict[str, Any]:
+        """What the run kept to be looked at: ``classes``, and what its task describes there."""
+        return folders.read_json(self.folder / "examples.json")
 
     @cached_property
-    def examples(self) -> list[dict[str, Any]]:
-        """Kept pictures: ``file``, ``truth``, ``guess`` (class numbers) and ``confidence``."""
-        return folders.read_json(self.folder / "examples.json")["examples"]
+    def classes(self) -> list[str]:
+        return self.pictures["classes"]
 
     def trials(self, label: str) -> list[Trial]:
         """One trial a seed of an entry."""
@@ -69,10 +72,7 @@ class Content:
         slug = next(entry.slug for entry in self.entries if entry.label == label)
         return folders.read_json(self.folder / "plans" / f"{slug}.json")
 
-    def confusion(self) -> Tensor:
-        """``(classes, classes)`` counts of the main entry, all seeds added: row = truth, column = prediction."""
-        paths = [
-            self.folder / trial.folder / "predictions.safetensors" for trial in self.trials(self.result.main.label)
-        ]
-        first, *others = [read_predictions(path).confusion() for path in paths]
-        return sum(others, first)
+    def tested(self, label: str) -> list[Any]:
+        """What testing left of an entry, one a trial."""
+        kind = kind_of(self.recipe)
+        return [kind.read(self.folder / trial.folder / folders.TESTED) for trial in self.trials(label)]

@@ -14,7 +14,6 @@ from visionpeft.runs.result import Row
 
 PALETTE = ("#4c6ef5", "#e8743b", "#1f9e89", "#c2417c", "#9566c9", "#b58900", "#3c8dbc", "#7f8c8d")
 """The main entry has the first colour; they read on white and on near-black."""
-CURVES = ("train/loss", "val/top1")
 _INK, _GRID = "#010203", "#010204"  # replaced by the page's own colours
 
 
@@ -26,59 +25,71 @@ def colours(content: Content) -> dict[str, str]:
 
 
 def learning_curves(content: Content) -> str:
-    """Training loss and validation top-1 over steps: a line an entry, its seeds behind it. Empty without points."""
+    """Training loss and validated figure over steps: a line an entry, its seeds behind it. Empty without points."""
+    curves, scale = ("train/loss", f"val/{content.figure.key}"), _scale(content)
     labels = [row.label for row in content.trained_rows]
-    if not any(steps for label in labels for key in CURVES for steps, _ in content.histories(label, key)):
+    if not any(steps for label in labels for key in curves for steps, _ in content.histories(label, key)):
         return ""
     with _figure(2, "curves") as (figure, axes):
-        _curves(axes[0], content, CURVES[0], "training loss", smooth=True)
-        _curves(axes[1], content, CURVES[1], "top-1 on the validation split", scale=100)
-        axes[1].yaxis.set_major_formatter("{x:g} %")
+        _curves(axes[0], content, curves[0], "training loss", smooth=True)
+        _curves(axes[1], content, curves[1], f"{content.figure.title} on the validation split", scale=scale)
+        _units(axes[1], content)
         _legend(figure, axes[0])
         return _svg(figure)
 
 
 def accuracy_over_parameters(content: Content) -> str:
-    """Test top-1 against trained parameters on a logarithmic axis, with 95 % intervals."""
-    palette, rows = colours(content), content.trained_rows
+    """The figure of merit against trained parameters on a logarithmic axis, with 95 % intervals."""
+    palette, rows, scale = colours(content), [row for row in content.trained_rows if row.trainable], _scale(content)
     with _figure(1, "parameters") as (figure, axes):
         axis = axes[0]
         for row in rows:
             low, high = row.interval
-            bars = [[100 * (row.top1 - low)], [100 * (high - row.top1)]]
+            bars = [[scale * (row.value - low)], [scale * (high - row.value)]]
             axis.errorbar(
-                row.trainable, 100 * row.top1, bars, fmt="o", ms=7, lw=1.6, capsize=0, color=palette[row.label]
+                row.trainable, scale * row.value, bars, fmt="o", ms=7, lw=1.6, capsize=0, color=palette[row.label]
             )
             axis.annotate(
-                row.label, (row.trainable, 100 * row.top1), xytext=(9, 3), textcoords="offset points", fontsize=9
+                row.label, (row.trainable, scale * row.value), xytext=(9, 3), textcoords="offset points", fontsize=9
             )
         for row in content.result.rows:
-            if row.kind == "baseline":
-                axis.axhline(100 * row.top1, color=_INK, lw=1, ls=(0, (2, 3)), alpha=0.6)
-                place = (0.01, 100 * row.top1)
+            if not row.trainable:
+                axis.axhline(scale * row.value, color=_INK, lw=1, ls=(0, (2, 3)), alpha=0.6)
+                place = (0.01, scale * row.value)
                 axis.annotate(row.label, place, xycoords=axis.get_yaxis_transform(), va="bottom", fontsize=8)
-        axis.set(xscale="log", xlabel="trained parameters", ylabel="top-1 on the test split")
+        axis.set(xscale="log", xlabel="trained parameters", ylabel=f"{content.figure.title} on the test split")
         axis.margins(x=0.25, y=0.15)
-        axis.yaxis.set_major_formatter("{x:g} %")
+        _units(axis, content)
         return _svg(figure)
 
 
 def elbow(content: Content) -> str:
-    """Test top-1 over the swept values: the mean with its interval, and every seed as a dot."""
+    """The figure of merit over the swept values: the mean with its interval, and every seed as a dot."""
     key = next(iter(content.recipe.sweep))
     rows = [row for row in content.trained_rows if row.swept is not None]
+    scale = _scale(content)
     with _figure(1, "elbow") as (figure, axes):
         axis, places = axes[0], list(range(len(rows)))
-        low, high = ([100 * row.interval[i] for row in rows] for i in (0, 1))
+        low, high = ([scale * row.interval[i] for row in rows] for i in (0, 1))
         axis.fill_between(places, low, high, color=PALETTE[0], alpha=0.15, lw=0)
-        axis.plot(places, [100 * row.top1 for row in rows], "-o", color=PALETTE[0], lw=2, ms=6, label="mean and 95 %")
+        axis.plot(
+            places, [scale * row.value for row in rows], "-o", color=PALETTE[0], lw=2, ms=6, label="mean and 95 %"
+        )
         for place, row in zip(places, rows, strict=True):
-            dots = [100 * value for value in row.by_seed.values()]
+            dots = [scale * value for value in row.by_seed.values()]
             axis.plot([place] * len(dots), dots, ".", color=_INK, alpha=0.55, ms=5)
         axis.set_xticks(places, [f"{row.swept}\n{_short(row)}" for row in rows])
-        axis.set(xlabel=f"{key}  (trained parameters below)", ylabel="top-1 on the test split")
-        axis.yaxis.set_major_formatter("{x:g} %")
+        axis.set(xlabel=f"{key}  (trained parameters below)", ylabel=f"{content.figure.title} on the test split")
+        _units(axis, content)
         return _svg(figure)
+
+
+def _scale(content: Content) -> float:
+    return 100 if content.figure.percent else 1
+
+
+def _units(axis: Any, content: Content) -> None:
+    axis.yaxis.set_major_formatter("{x:g} %" if content.figure.percent else "{x:.2f}")
 
 
 def _short(row: Row) -> str:

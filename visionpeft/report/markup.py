@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from visionpeft.runs.kinds import Figure
+
 
 def tag(name: str, *children: str, **attributes: str) -> str:
     """``<name …>children</name>``; children are markup already, attribute values are escaped (``class_`` → class)."""
@@ -42,8 +44,13 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}\u202f%"
 
 
-def interval(low: float, high: float) -> str:
-    return f"{100 * low:.1f} – {100 * high:.1f}\u202f%"
+def merit(value: float, figure: Figure) -> str:
+    """A value of the figure of merit."""
+    return percent(value) if figure.percent else f"{value:.3f}"
+
+
+def interval(low: float, high: float, figure: Figure) -> str:
+    return f"{100 * low:.1f} – {100 * high:.1f}\u202f%" if figure.percent else f"{low:.3f} – {high:.3f}"
 
 
 def duration(seconds: float) -> str:

@@ -9,11 +9,14 @@ from string import Template
 
 from visionpeft import __version__
 from visionpeft.files import atomic_write
-from visionpeft.report import parts
+from visionpeft.report import classification, parts, segmentation
 from visionpeft.report.content import Content
 from visionpeft.report.figures import accuracy_over_parameters, elbow, learning_curves
 from visionpeft.report.markup import section, tag
 from visionpeft.runs.folder import REPORT
+
+SECTIONS = {"top1": classification.sections, "dice": segmentation.sections}
+"""What each task adds to the page, by its figure of merit."""
 
 
 def write_report(folder: str | Path) -> Path:
@@ -36,7 +39,7 @@ def write_report(folder: str | Path) -> Path:
 
 def _body(content: Content) -> str:
     seeds = len(content.recipe.seeds)
-    pooled = f"Means of {seeds} seeds; intervals cover images and seeds." if seeds > 1 else "Intervals cover images."
+    pooled = f"Means of {seeds} seeds; intervals cover cases and seeds." if seeds > 1 else "Intervals cover cases."
     return "".join(
         (
             parts.headline(content),
@@ -44,14 +47,10 @@ def _body(content: Content) -> str:
             section("Sweep", _drawn(elbow(content), "plot single") if content.recipe.sweep else ""),
             section("Learning curves", _drawn(learning_curves(content))),
             section(
-                "Accuracy and parameters",
+                "Figure of merit and parameters",
                 _drawn(accuracy_over_parameters(content), "plot single") if _compares(content) else "",
             ),
-            section(
-                "Confusion matrix", parts.confusion(content), lead=f"{content.result.main.label}, all seeds added."
-            ),
-            section("Surest and right", parts.examples(content, right=True)),
-            section("Surest and wrong", parts.examples(content, right=False), lead="Struck out: what the model said."),
+            SECTIONS[content.result.metric](content),
             section("Learning rates", parts.tuning(content)),
             section("Plan", parts.plans(content), lead="Which weights are adapted, by which path, and why."),
             section("Recipe", parts.recipe(content)),

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from visionpeft.files import atomic_write
+from visionpeft.runs.kinds import Figure
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -103,13 +104,14 @@ class Meter(lightning.Callback):
 
 
 class Progress(lightning.Callback):
-    """One line a training on the terminal: steps, loss, validation top-1 and the time left."""
+    """One line a training on the terminal: steps, loss, the figure of merit in validation, and the time left."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, figure: Figure) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
+        self._figure = figure
         figures = TextColumn("{task.fields[figures]}")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), figures)
         self._bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
@@ -122,8 +124,9 @@ class Progress(lightning.Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         metrics = trainer.callback_metrics
-        loss, top1 = (float(metrics.get(key, math.nan)) for key in ("train/loss", "val/top1"))
-        figures = f"loss {loss:.3f}" + ("" if math.isnan(top1) else f"  val top-1 {top1:.1%}")
+        loss, merit = (float(metrics.get(key, math.nan)) for key in ("train/loss", f"val/{self._figure.key}"))
+        name = f"  val {self._figure.title} {self._figure.text(merit)}"
+        figures = f"loss {loss:.3f}" + ("" if math.isnan(merit) else name)
         self._bar.update(self._task, completed=trainer.global_step, figures=figures)
 
     def teardown(self, *_: Any, **__: Any) -> None:

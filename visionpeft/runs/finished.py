@@ -8,8 +8,8 @@ from pathlib import Path
 from visionpeft.errors import UserError
 from visionpeft.recipe import Entry, Recipe, entries, load_recipe
 from visionpeft.runs import folder as folders
+from visionpeft.runs.kinds import Draw, Stages
 from visionpeft.runs.result import RunResult
-from visionpeft.runs.stages import Stages
 from visionpeft.runs.trial import TrialSpec, restored
 
 
@@ -35,7 +35,7 @@ def open_run(folder: str | Path, label: str | None = None, seed: int | None = No
     if seed is not None and seed not in seeds:
         raise UserError(f"seed {seed} is not in {folder}; it has {', '.join(map(str, seeds))}")
     trial = next(t for t in result.trials if t.entry == entry.label and t.seed == (seeds[0] if seed is None else seed))
-    spec = TrialSpec(entry, trial.seed, trial.lr, Path(folder))
+    spec = TrialSpec(entry, Draw(trial.seed, trial.fold), trial.lr, Path(folder))
     return OpenedRun(result, entry.recipe, spec, restored(spec))
 
 

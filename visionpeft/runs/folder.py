@@ -17,6 +17,7 @@ from visionpeft.recipe.yaml import dump
 
 RECIPE, METRICS, REPORT = "recipe.resolved.yaml", "metrics.json", "report.html"
 ADAPTER, TRAINED, MERGED, PLAN = "adapter", "trained.safetensors", "merged.safetensors", "plan.json"
+TESTED = "predictions.safetensors"
 SUFFIX = ".partial"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from visionpeft.runs import folder as folders
 
 @dataclass(frozen=True)
 class Trial:
-    """One training with one seed and one learning rate.
+    """One training with one seed (and fold) and one learning rate.
 
-    ``val`` holds ``loss``, ``top1``, ``top5`` and ``ece`` after the last step; ``seconds`` is the wall time of
-    training and ``cpu_seconds`` its processor time; ``peak_memory`` is in bytes (on the device for CUDA, else
+    ``val`` holds ``loss`` and the task's figures (``top1``, ``dice``, …) after the last step; ``seconds`` is the wall
+    time of training and ``cpu_seconds`` its processor time; ``peak_memory`` is in bytes (on the device for CUDA, else
     resident memory). ``trainable`` counts trained weights, ``adapter`` those of the adapter, ``total`` all weights of
     the network without the adapter. ``folder`` lies inside the run folder.
     """
@@ -32,6 +32,7 @@ class Trial:
     cpu_seconds: float
     peak_memory: int
     folder: str
+    fold: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,20 +44,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: the trials of an entry pooled over seeds.
+    """One line of the table: the trials of an entry pooled over folds and seeds.
 
-    ``interval`` is the 95 % bootstrap interval of ``top1``; ``gain`` is the difference to it of the main entry
-    (main − this row) with its paired interval, or None for the main entry itself.
+    ``value`` is the figure of merit (:attr:`RunResult.metric`: top-1, Dice) and ``interval`` its 95 % bootstrap
+    interval; ``val`` is that figure on the validation split, ``figures`` the table's further columns. ``gain`` is the
+    difference of the main entry (main − this row) with its paired interval, None for the main entry itself.
     """
 
     label: str
     kind: str  # "main", "compare" or "baseline"
-    top1: float
+    value: float
     interval: tuple[float, float]
     by_seed: dict[int, float]
-    top5: float | None = None
-    ece: float | None = None
-    val_top1: float | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+    val: float | None = None
     lr: float | None = None
     trainable: int = 0
     adapter: int = 0
@@ -85,11 +86,13 @@ class Row:
 class RunResult:
     """Where a finished run lies and what it found.
 
+    ``metric`` is the key of the figure of merit: ``top1``, ``dice``.
     ``adapter`` is None for ``head_only`` and ``full``; ``merged`` is None where ``merge_note`` says why.
     """
 
     folder: Path
     digest: str
+    metric: str
     rows: tuple[Row, ...]
     trials: tuple[Trial, ...]
     main: Row
@@ -110,6 +113,7 @@ class RunResult:
         return cls(
             folder=folder,
             digest=data["digest"],
+            metric=data["metric"],
             rows=rows,
             trials=tuple(Trial.from_json(trial) for trial in data["trials"]),
             main=next(row for row in rows if row.label == data["main"]),

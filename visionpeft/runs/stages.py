@@ -2,85 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
 
-from visionpeft.backbones import Backbone, InputSpec, head_of, load
-from visionpeft.data.classification import ClassificationData
+from visionpeft.backbones import Backbone, InputSpec, load
+from visionpeft.backbones.parts import parts_of
 from visionpeft.errors import OptionError
 from visionpeft.recipe import Recipe, build_method
-from visionpeft.recipe.sections import Data
+from visionpeft.runs.kinds import Draw, Stages, kind_of
 from visionpeft.surgery.adapt import adapt
 from visionpeft.surgery.report import Report
-from visionpeft.tasks.baselines import train_only
-from visionpeft.tasks.classify import ClassifyOptions, ClassifyTask
+from visionpeft.surgery.trainable import modules_named, train_whole
 from visionpeft.tasks.frozen import moving_state
 from visionpeft.tasks.optimize import OptimizerOptions
 
 
-class Preparation:
-    """Freezes and adapts a backbone in place when the task asks for it, and keeps the adapter's report."""
-
-    def __init__(self, backbone: Backbone, recipe: Recipe, seed: int) -> None:
-        self.backbone, self.recipe, self.seed = backbone, recipe, seed
-        self.report: Report | None = None
-
-    def __call__(self, model: nn.Module) -> None:
-        self.report = adapt_model(self.backbone, self.recipe, self.seed)
-
-
-@dataclass(frozen=True)
-class Stages:
-    """Everything one training needs, built from a recipe, a seed and a learning rate."""
-
-    data: ClassificationData
-    backbone: Backbone
-    head: str
-    task: ClassifyTask
-    preparation: Preparation
-
-
-def build(recipe: Recipe, seed: int, lr: float | None = None) -> Stages:
+def build(recipe: Recipe, draw: Draw, lr: float | None = None) -> Stages:
     """Open the data, load the backbone and wrap both in the task; the model is adapted when training starts.
 
     Raises:
         UserError: whatever the stages refuse (names, files, values).
     """
-    data = open_data(recipe, seed)
-    with seeded(seed):
+    kind, data = kind_of(recipe), open_data(recipe, draw)
+    with seeded(draw.seed):
         backbone = open_backbone(recipe, len(data.classes))
-    head, preparation = head_of(backbone.model)[0], Preparation(backbone, recipe, seed)
-    task = ClassifyTask(
-        backbone.model,
-        len(data.classes),
-        prepare=preparation,
-        optimizer=_optimizer(recipe, lr),
-        options=ClassifyOptions(**recipe.task.model_dump(exclude={"name"}), channels_last=recipe.trainer.channels_last),
-        head=head,
-        seed=seed,
-    )
-    return Stages(data, backbone, head, task, preparation)
+    heads, plan = kind.heads(backbone.model), []
+    prepare = _preparation(backbone, recipe, heads, draw.seed, plan)
+    task = kind.task(recipe, backbone.model, data, prepare, _optimizer(recipe, lr), draw.seed)
+    return Stages(data, backbone, heads, task, plan)
 
 
-def open_data(recipe: Recipe, seed: int) -> ClassificationData:
-    """The data module of a recipe, opened, with the few-shot draw of ``seed``; kept for the trials that share it."""
-    section: Any = recipe.data  # frozen, hence hashable
-    return opened(section, input_of(recipe), recipe.backbone.image_size, seed)
-
-
-@lru_cache(maxsize=4)
-def opened(section: Data, images: InputSpec, image_size: int | None, seed: int) -> ClassificationData:
-    """See :func:`open_data`; ``opened.cache_clear()`` makes the next call read the files again."""
-    options = section.model_dump(exclude={"card"})
-    data = ClassificationData(section.card, seed=seed, input=images, image_size=image_size, **options)
-    data.setup()
-    return data
+def open_data(recipe: Recipe, draw: Draw) -> Any:
+    """The data module of a recipe, opened; kept for the trials that share it."""
+    return kind_of(recipe).open_data(recipe, input_of(recipe), draw)
 
 
 def open_backbone(recipe: Recipe, classes: int, *, pretrained: bool = True) -> Backbone:
@@ -95,23 +53,47 @@ def open_backbone(recipe: Recipe, classes: int, *, pretrained: bool = True) -> B
     )
 
 
-def adapt_model(backbone: Backbone, recipe: Recipe, seed: int) -> Report | None:
-    """Mount the recipe's method, or choose what is trained where there is none.
+def _preparation(
+    backbone: Backbone, recipe: Recipe, heads: tuple[str, ...], seed: int, plan: list[Report]
+) -> Callable[[nn.Module], None]:
+    """What the task does to the network before training; the adapter's report goes into ``plan``."""
 
-    Returns:
-        The report of ``visionpeft.adapt``, or None for ``head_only`` and ``full``.
-    """
-    if not recipe.method.adapts:
-        train_only(backbone.model, [""] if recipe.method.name == "full" else [head_of(backbone.model)[0]])
-        return None
+    def prepare(model: nn.Module) -> None:
+        beside = _trained_beside(recipe, model, heads)
+        if recipe.method.adapts:
+            plan.append(_adapted(backbone, recipe, beside, seed))
+        else:
+            _train_only(model, recipe, heads, beside)
+
+    return prepare
+
+
+def _trained_beside(recipe: Recipe, model: nn.Module, heads: tuple[str, ...]) -> list[str]:
+    """``train_also`` as module paths and patterns: the parts of the network (encoder, decoder, head) resolved."""
+    named = {"head": heads}
+    if {"encoder", "decoder"} & set(recipe.train_also):
+        named = {**parts_of(model), **named}
+    found = [path for name in recipe.train_also for path in named.get(name, (name,))]
+    return [*found, *(["norm"] if recipe.norm.train else [])]
+
+
+def _adapted(backbone: Backbone, recipe: Recipe, beside: list[str], seed: int) -> Report:
     return adapt(
         backbone.model,
         build_method(recipe.method),
         targets=recipe.targets,
         example=backbone.example_input(),
-        train_also=[*recipe.train_also, *(["norm"] if recipe.norm.train else [])],
+        train_also=beside,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def _train_only(model: nn.Module, recipe: Recipe, heads: tuple[str, ...], beside: list[str]) -> None:
+    """Choose what trains where nothing is adapted."""
+    chosen = {"full": [""], "head_only": list(heads), "frozen": beside}[recipe.method.name]
+    model.requires_grad_(False)
+    for name in chosen:
+        train_whole(modules_named(model, name))
 
 
 def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,25 +1,36 @@
-"""From trials and predictions to the rows of the result table."""
+"""From trials and what testing them left to the rows of the result table."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 import numpy as np
-import torch
 
-from visionpeft.metrics import Predictions, bootstrap_interval
+from visionpeft.metrics import bootstrap_interval
 from visionpeft.recipe import Entry
-from visionpeft.runs.baselines import TITLES
+from visionpeft.runs.kinds import Kind
 from visionpeft.runs.result import Row, Trial
 
+TITLES = {"nearest_centroid": "nearest centroid (zero-shot)"}
+"""Baselines that train nothing, as the table calls them."""
+UNDEFINED = {"nearest_centroid": ("ECE",)}
+"""Columns they leave empty: cosines are no logits, so they have no calibration error."""
 
-def entry_row(entry: Entry, trials: list[Trial], predictions: list[Predictions], kind: str) -> Row:
-    """Pool the seeds of an entry: means, and for top-1 an interval over images and seeds."""
+
+def entry_row(kind: Kind, entry: Entry, trials: list[Trial], found: Sequence[Any], label: str) -> Row:
+    """Pool the seeds of an entry: means, and for the figure of merit an interval over cases and seeds.
+
+    Args:
+        found: what testing left, one a seed.
+        label: ``main`` or ``compare``.
+    """
     return replace(
-        _row(entry.label, kind, predictions, [trial.seed for trial in trials]),
-        val_top1=fmean(trial.val["top1"] for trial in trials),
-        lr=trials[0].lr,
+        _row(kind, entry.label, label, found, list(dict.fromkeys(trial.seed for trial in trials))),
+        val=fmean(trial.val[kind.figure.key] for trial in trials),
+        lr=trials[0].lr if entry.recipe.trains else None,
         trainable=trials[0].trainable,
         adapter=trials[0].adapter,
         total=trials[0].total,
@@ -29,38 +40,37 @@ def entry_row(entry: Entry, trials: list[Trial], predictions: list[Predictions],
     )
 
 
-def baseline_row(name: str, predictions: list[Predictions], seeds: list[int]) -> Row:
-    """The row of a baseline that trains nothing; its scores are no logits, so it has no calibration error."""
-    return replace(_row(TITLES[name], "baseline", predictions, seeds), ece=None)
+def baseline_row(kind: Kind, name: str, found: Sequence[Any], seeds: list[int]) -> Row:
+    """The row of a baseline that trains nothing."""
+    row = _row(kind, TITLES[name], "baseline", found, seeds)
+    return replace(row, figures={title: v for title, v in row.figures.items() if title not in UNDEFINED[name]})
 
 
-def with_gains(rows: list[Row], predictions: dict[str, list[Predictions]], main: str) -> list[Row]:
-    """Add to every other row how far the main entry is ahead, image by image and seed by seed."""
-    named = {TITLES.get(name, name): found for name, found in predictions.items()}
-    return [row if row.label == main else _with_gain(row, named[main], named[row.label]) for row in rows]
+def with_gains(kind: Kind, rows: list[Row], found: dict[str, Sequence[Any]], main: str) -> list[Row]:
+    """Add to every other row how far the main entry is ahead, case by case and seed by seed."""
+    named = {TITLES.get(name, name): tested for name, tested in found.items()}
+    return [row if row.label == main else _with_gain(kind, row, named[main], named[row.label]) for row in rows]
 
 
-def _with_gain(row: Row, main: list[Predictions], other: list[Predictions]) -> Row:
-    if len(main) != len(other) or any(not torch.equal(a.labels, b.labels) for a, b in zip(main, other, strict=True)):
-        return row  # tested on other images: nothing to pair
-    difference = _correct(main) - _correct(other)
+def _with_gain(kind: Kind, row: Row, main: Sequence[Any], other: Sequence[Any]) -> Row:
+    if len(main) != len(other) or not all(kind.comparable(a, b) for a, b in zip(main, other, strict=True)):
+        return row  # tested on other cases: nothing to pair
+    difference = _scores(kind, main) - _scores(kind, other)
     return replace(row, gain=float(difference.mean()), gain_interval=bootstrap_interval(difference))
 
 
-def _row(label: str, kind: str, predictions: list[Predictions], seeds: list[int]) -> Row:
-    correct = _correct(predictions)
-    summaries = [found.summary(draws=1) for found in predictions]
+def _row(kind: Kind, label: str, role: str, found: Sequence[Any], seeds: list[int]) -> Row:
+    scores = _scores(kind, found)
     return Row(
         label=label,
-        kind=kind,
-        top1=float(correct.mean()),
-        interval=bootstrap_interval(correct),
-        by_seed=dict(zip(seeds, correct.mean(1).tolist(), strict=True)),
-        top5=fmean(s["top5"].value for s in summaries) if "top5" in summaries[0] else None,
-        ece=fmean(s["ece"].value for s in summaries),
+        kind=role,
+        value=float(scores.mean()),
+        interval=bootstrap_interval(scores),
+        by_seed=dict(zip(seeds, scores.mean(1).tolist(), strict=True)),
+        figures=kind.figures(found),
     )
 
 
-def _correct(predictions: list[Predictions]) -> np.ndarray:
-    """``(seeds, images)`` of zeros and ones."""
-    return np.stack([found.correct().double().numpy() for found in predictions])
+def _scores(kind: Kind, found: Sequence[Any]) -> np.ndarray:
+    """``(seeds, cases)``."""
+    return np.stack([kind.scores(tested) for tested in found])

@@ -1,4 +1,4 @@
-"""One trial: an entry of the recipe trained with one seed and one learning rate, and tested from its saved weights."""
+"""One trial: an entry of the recipe trained with one draw and one learning rate, and tested from its saved weights."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 
 import lightning
 import torch
-from safetensors.torch import save_file
 
 from visionpeft.errors import OptionError, StateError, UserError
 from visionpeft.files import atomic_write
-from visionpeft.metrics import Predictions
 from visionpeft.recipe import Entry, Recipe
 from visionpeft.recipe.sections import LIGHTNING_KEYS
 from visionpeft.runs.callbacks import AtomicCheckpoints, Checkpoints, History, Meter, Progress
 from visionpeft.runs.folder import read_json
+from visionpeft.runs.kinds import Draw, Stages, kind_of
 from visionpeft.runs.loggers import loggers
 from visionpeft.runs.result import Trial
-from visionpeft.runs.stages import Stages, build
+from visionpeft.runs.stages import build
+from visionpeft.runs.weights import read_weights, write_weights
 from visionpeft.tasks.frozen import moving_state
 
 
@@ -33,14 +33,14 @@ class TrialSpec:
     """Which trial, and in which run folder."""
 
     entry: Entry
-    seed: int
+    draw: Draw
     lr: float
     run: Path
 
     @property
     def name(self) -> str:
         """Its folder inside the run folder."""
-        return f"trials/{self.entry.slug}/lr-{self.lr:g}/seed-{self.seed}"
+        return f"trials/{self.entry.slug}/lr-{self.lr:g}/{self.draw.name}"
 
     @property
     def folder(self) -> Path:
@@ -60,7 +60,7 @@ def train(spec: TrialSpec, progress: bool) -> Trial:
     """
     if (spec.folder / "trial.json").is_file():
         return Trial.from_json(read_json(spec.folder / "trial.json"))
-    stages = build(spec.entry.recipe, spec.seed, spec.lr)
+    stages = build(spec.entry.recipe, spec.draw, spec.lr)
     history, meter = History(spec.entry.recipe.trainer.log_every_n_steps), Meter()
     checkpoint = spec.folder / "last.ckpt"
     callbacks = [history, meter, *_terminal(spec, progress)]
@@ -68,7 +68,8 @@ def train(spec: TrialSpec, progress: bool) -> Trial:
     with readable_errors():
         trainer = lightning_trainer(spec.entry.recipe, callbacks, loggers(spec.entry, spec.run, spec.name))
         resume = checkpoint if checkpoint.is_file() else None
-        trainer.fit(stages.task, datamodule=stages.data, ckpt_path=resume, weights_only=True)
+        if spec.entry.recipe.trains:
+            trainer.fit(stages.task, datamodule=stages.data, ckpt_path=resume, weights_only=True)
         measured = trainer.validate(stages.task, datamodule=stages.data, verbose=False)[0]
     trial = _trial(spec, stages, trainer.global_step, meter.totals, measured)
     if trainer.is_global_zero:
@@ -84,7 +85,7 @@ def restored(spec: TrialSpec) -> Stages:
     Raises:
         UserError: the weights file is missing, damaged, or of another recipe.
     """
-    stages = build(spec.entry.recipe, spec.seed, spec.lr)
+    stages = build(spec.entry.recipe, spec.draw, spec.lr)
     stages.task.configure_model()
     state, wanted = read_weights(spec.weights), moving_state(stages.task.model)
     if state.keys() != wanted.keys():
@@ -93,13 +94,12 @@ def restored(spec: TrialSpec) -> Stages:
     return stages
 
 
-def test(spec: TrialSpec, stages: Stages, part: str = "test") -> Predictions:
-    """Logits and labels of the images of a split, in its fixed order; one device is enough for that."""
+def test(spec: TrialSpec, stages: Stages, part: str = "test") -> Any:
+    """What the model says of a split, in its fixed order; one device is enough for that."""
     with readable_errors():
         trainer = lightning_trainer(spec.entry.recipe, [], [], alone=True)
         trainer.test(stages.task, dataloaders=stages.data.ordered(part), verbose=False)
-    assert stages.task.predictions is not None, "trainer.test has run"
-    return stages.task.predictions
+    return kind_of(spec.entry.recipe).tested(stages, part)
 
 
 def lightning_trainer(recipe: Recipe, callbacks: list[Any], logs: list[Any], alone: bool = False) -> lightning.Trainer:
@@ -126,27 +126,6 @@ def lightning_trainer(recipe: Recipe, callbacks: list[Any], logs: list[Any], alo
     )
 
 
-def write_weights(path: Path, state: dict[str, torch.Tensor]) -> None:
-    """Save tensors by name as safetensors, atomically."""
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    atomic_write(path, lambda temporary: save_file(plain, temporary))
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name.
-
-    Raises:
-        UserError: the file is missing, truncated, or holds NaN.
-    """
-    from visionpeft.backbones.weights import check_finite, read_state
-
-    if not path.is_file():
-        raise UserError(f"{path} is missing")
-    state = read_state(path)
-    check_finite(state, str(path))
-    return state
-
-
 @contextmanager
 def readable_errors() -> Iterator[None]:
     """Turn what Lightning and torch raise for wrong input into errors that say what to change; hush the rest."""
@@ -168,8 +147,9 @@ def readable_errors() -> Iterator[None]:
 def _terminal(spec: TrialSpec, progress: bool) -> list[Any]:
     recipe = spec.entry.recipe
     extras = [f"lr {spec.lr:g}"] if recipe.tune else []
-    extras += [f"seed {spec.seed}"] if len(recipe.seeds) > 1 else []
-    return [Progress(", ".join([spec.entry.label, *extras]))] if progress else []
+    extras += [f"seed {spec.draw.seed}"] if len(recipe.seeds) > 1 else []
+    extras += [f"fold {spec.draw.fold + 1} of {recipe.folds}"] if spec.draw.fold is not None else []
+    return [Progress(", ".join([spec.entry.label, *extras]), kind_of(recipe).figure)] if progress else []
 
 
 def _trial(spec: TrialSpec, stages: Stages, steps: int, totals: dict[str, Any], measured: Any) -> Trial:
@@ -177,7 +157,8 @@ def _trial(spec: TrialSpec, stages: Stages, steps: int, totals: dict[str, Any], 
     adapter = {name for name in parameters if ".adapters." in f".{name}"}
     return Trial(
         entry=spec.entry.label,
-        seed=spec.seed,
+        seed=spec.draw.seed,
+        fold=spec.draw.fold,
         lr=spec.lr,
         val={key.removeprefix("val/"): float(value) for key, value in measured.items()},
         trainable=sum(p.numel() for p in parameters.values() if p.requires_grad),

@@ -1,0 +1,137 @@
+"""What a run asks of a task: its data, its module, its figure of merit, and how its predictions are kept."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from visionpeft.backbones import Backbone, InputSpec
+from visionpeft.recipe import Recipe
+from visionpeft.surgery.report import Report
+from visionpeft.tasks.base import Task
+from visionpeft.tasks.optimize import OptimizerOptions
+
+Found = TypeVar("Found")
+"""What testing a model leaves: classification keeps logits, segmentation scores."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The figure of merit of a task.
+
+    Args:
+        key: its name in logs, as ``val/<key>``.
+        title: its name in tables.
+        percent: whether it is written as a percentage (top-1) or as a plain fraction (Dice).
+    """
+
+    key: str
+    title: str
+    percent: bool
+
+    def text(self, value: float) -> str:
+        """The value as people write it."""
+        return f"{value:.1%}" if self.percent else f"{value:.3f}"
+
+    def difference(self, value: float) -> str:
+        """A difference of two values, with its sign."""
+        return f"{100 * value:+.1f}" if self.percent else f"{value:+.3f}"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One repetition of a training: a seed, and the fold that is left out for testing, if there are folds."""
+
+    seed: int
+    fold: int | None = None
+
+    @property
+    def name(self) -> str:
+        """As a folder or file name."""
+        return f"seed-{self.seed}" if self.fold is None else f"seed-{self.seed}-fold-{self.fold}"
+
+    @property
+    def title(self) -> str:
+        """For people, who count folds from one."""
+        return f"seed {self.seed}" if self.fold is None else f"seed {self.seed}, fold {self.fold + 1}"
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Everything one training needs, built from a recipe, a draw and a learning rate.
+
+    ``plan`` holds the adapter's report once the task's ``configure_model`` has run.
+    """
+
+    data: Any
+    backbone: Backbone
+    heads: tuple[str, ...]
+    task: Task
+    plan: list[Report]
+
+
+class Kind(ABC, Generic[Found]):
+    """One task, seen by the pipeline. All methods are pure but for the files they are told to write."""
+
+    figure: ClassVar[Figure]
+
+    @abstractmethod
+    def open_data(self, recipe: Recipe, images: InputSpec, draw: Draw) -> Any:
+        """The data module, set up."""
+
+    @abstractmethod
+    def heads(self, model: nn.Module) -> tuple[str, ...]:
+        """Paths of what makes the output, started anew where the number of classes differs."""
+
+    @abstractmethod
+    def task(
+        self, recipe: Recipe, model: nn.Module, data: Any, prepare: Any, optimizer: OptimizerOptions, seed: int
+    ) -> Task:
+        """The Lightning module."""
+
+    @abstractmethod
+    def sample(self, stages: Stages) -> Tensor:
+        """A real batch that the network takes as it is, for comparing an export with the model."""
+
+    @abstractmethod
+    def tested(self, stages: Stages, part: str) -> Found:
+        """What the task keeps after ``trainer.test`` on ``part``."""
+
+    @abstractmethod
+    def write(self, path: Path, found: Found) -> None: ...
+
+    @abstractmethod
+    def read(self, path: Path) -> Found: ...
+
+    @abstractmethod
+    def joined(self, folds: Sequence[Found]) -> Found:
+        """The folds of a cross-validation as one, cases in the table's order."""
+
+    @abstractmethod
+    def scores(self, found: Found) -> np.ndarray:
+        """``(cases,)`` figure of merit."""
+
+    @abstractmethod
+    def comparable(self, one: Found, other: Found) -> bool:
+        """Whether both were tested on the same cases in the same order."""
+
+    @abstractmethod
+    def figures(self, found: Sequence[Found]) -> dict[str, float]:
+        """Further columns of the table by title, averaged over seeds; NaN where undefined."""
+
+    @abstractmethod
+    def write_examples(self, folder: Path, stages: Stages, found: Found) -> None:
+        """Pictures for the report, and ``examples.json`` that describes them."""
+
+    def forget(self) -> None:
+        """Drop data kept between trainings, so that the next run reads the files again."""
+
+    def control(self, name: str, model: nn.Module, data: Any) -> Found:
+        """Predictions of a baseline that trains nothing, by the untouched network."""
+        raise NotImplementedError(f"{type(self).__name__} has no baseline {name!r}")
