@@ -13,6 +13,7 @@ from visionpeft.data.fetch import stage
 from visionpeft.data.segmentation.cards import SegmentationCard
 from visionpeft.data.segmentation.cases import CaseTable, Entry
 from visionpeft.data.segmentation.intensity import normalise
+from visionpeft.data.segmentation.lesions import lesions
 from visionpeft.data.segmentation.parts import draw_groups
 from visionpeft.data.segmentation.volumes import tiles, tissue
 from visionpeft.errors import DataError
@@ -20,6 +21,7 @@ from visionpeft.errors import DataError
 READERS: dict[str, Callable[[SegmentationCard, Path], list[Entry]]] = {
     "tiles": tiles,
     "tissue": tissue,
+    "lesions": lesions,
 }
 
 

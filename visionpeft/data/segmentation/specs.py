@@ -54,7 +54,7 @@ class Lesion(Strict):
     """
 
     appearance: Literal["plain", "rim", "mix"]
-    volume_ml: Range = (0.5, 30.0)
+    volume_ml: Range = (1.0, 30.0)
     contrast: float = 0.6
     irregularity: float = 0.25
     texture: float = 0.05
@@ -91,12 +91,15 @@ class Patients(Strict):
 
 
 class LesionsReader(Strict):
-    """Simulated haematoma-like lesions in a real T1 template; see :mod:`visionpeft.data.segmentation.lesions`."""
+    """Simulated haematoma-like lesions in a real T1 template; see :mod:`visionpeft.data.segmentation.lesions`.
+
+    ``shrink`` voxels a side are averaged to one; the slices of each of the ``views`` are padded or cut to ``size``.
+    """
 
     format: Literal["lesions"]
     image: str
-    spacing: float = 2.0
-    size: int = 96
+    shrink: Annotated[int, Field(ge=1)] = 2
+    size: Annotated[int, Field(ge=32)] = 96
     views: tuple[View, ...] = ("axial",)
     lesion: Lesion
     scanner: Scanner = Scanner()
