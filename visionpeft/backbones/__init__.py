@@ -14,6 +14,7 @@ __all__ = ["Backbone", "InputSpec", "families", "features_of", "head_of", "heads
 
 _FAMILIES = {
     "timm": "timm",
+    "smp": "segmentation-models-pytorch",
     "open_clip": "open_clip_torch",
     "monai": "monai",
     "monai-bundle": "monai",

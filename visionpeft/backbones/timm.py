@@ -30,7 +30,7 @@ def load(request: Request) -> Backbone:
     else:
         check_finite(model.state_dict(), f"the weights of timm/{name}")
         note = f"weights of {_tag(config)} from the hub" if pretrained else "random weights"
-    spec = _input(config, request.image_size, request.options.get("in_chans"))
+    spec = input_of(config, request.image_size, request.options.get("in_chans"))
 
     def example() -> torch.Tensor:
         return torch.zeros(1, spec.channels, spec.size, spec.size, device=request.device)
@@ -60,7 +60,7 @@ def _shape_options(request: Request, state: State | None) -> dict[str, Any]:
         classes = _classes_in(request.name, state)
     if classes is not None:
         shape["num_classes"] = classes
-    if request.image_size is not None and _has_fixed_size(request.name):
+    if request.image_size is not None and has_fixed_size(request.name):
         shape["img_size"] = request.image_size
     return shape
 
@@ -76,7 +76,8 @@ def _create(request: Request, shape: dict[str, Any]) -> nn.Module:
         raise offline(f"timm/{name}", error) from error
 
 
-def _has_fixed_size(name: str) -> bool:
+def has_fixed_size(name: str) -> bool:
+    """Whether the constructor must know the image's size."""
     config = None if ":" in name else timm.get_pretrained_cfg(name)
     return bool(config is not None and config.fixed_input_size)
 
@@ -106,7 +107,8 @@ def _tag(config: dict[str, Any]) -> str:
     return f"{config['architecture']}.{config['tag']}" if config.get("tag") else str(config["architecture"])
 
 
-def _input(config: dict[str, Any], image_size: int | None, in_chans: int | None) -> InputSpec:
+def input_of(config: dict[str, Any], image_size: int | None, in_chans: int | None) -> InputSpec:
+    """What a model's ``pretrained_cfg`` says of its input, unless size or channels are chosen."""
     channels = in_chans or config["input_size"][0]
     mean, std = tuple(config["mean"]), tuple(config["std"])
     if channels != len(mean):
