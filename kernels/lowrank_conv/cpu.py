@@ -53,8 +53,8 @@ def lowrank_conv(
     base_trains = weight.requires_grad or (bias is not None and bias.requires_grad)
     if base_trains or x.dtype in (torch.float16, torch.bfloat16):
         return _sum_of_two(x, weight, bias, Factors(mixer, bank, geometry, scale))
-    recipe = source_of(x) if mixer.requires_grad or bank.requires_grad else None
-    return _LowRankConv.apply(x, weight, bias, mixer, bank, geometry, scale, recipe)
+    recipes = source_of(x), source_of(mixer), source_of(bank)
+    return _LowRankConv.apply(x, weight, bias, mixer, bank, geometry, scale, recipes)
 
 
 class _LowRankConv(torch.autograd.Function):
@@ -69,11 +69,12 @@ class _LowRankConv(torch.autograd.Function):
         bank: Tensor,
         geometry: ConvGeometry,
         scale: float,
-        recipe: Recipe | None,
+        recipes: tuple[Recipe | None, ...],
     ) -> Tensor:
         ctx.geometry, ctx.scale, ctx.shape = geometry, scale, x.shape
         ctx.set_materialize_grads(False)
-        keep(ctx, x if any(ctx.needs_input_grad[3:5]) else None, recipe, weight, mixer, bank)
+        of_x, of_mixer, of_bank = recipes
+        keep(ctx, (of_x or x) if any(ctx.needs_input_grad[3:5]) else None, weight, of_mixer or mixer, of_bank or bank)
         return convolution(x, Factors(mixer, bank, geometry, scale).added_to(weight), bias, geometry)
 
     @staticmethod
@@ -81,7 +82,7 @@ class _LowRankConv(torch.autograd.Function):
     def backward(ctx: Any, gy: Tensor | None) -> tuple[Tensor | None, ...]:
         if gy is None:
             return (None,) * 8
-        x, weight, mixer, bank = kept(ctx, 3)
+        x, weight, mixer, bank = kept(ctx)
         needs_x, _, _, needs_mixer, needs_bank, *_ = ctx.needs_input_grad
         factors = Factors(mixer, bank, ctx.geometry, ctx.scale)
         gx = gm = gb = None

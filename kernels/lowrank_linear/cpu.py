@@ -38,8 +38,8 @@ def lowrank_linear(
     """
     if weight.requires_grad or (bias is not None and bias.requires_grad):
         return F.linear(x, weight, bias) + F.linear(F.linear(x, bank), scale * mixer)
-    recipe = source_of(x) if mixer.requires_grad or bank.requires_grad else None
-    return _LowRankLinear.apply(x, weight, bias, mixer, bank, scale, recipe)
+    recipes = source_of(x), source_of(mixer), source_of(bank)
+    return _LowRankLinear.apply(x, weight, bias, mixer, bank, scale, recipes)
 
 
 class _LowRankLinear(torch.autograd.Function):
@@ -54,15 +54,17 @@ class _LowRankLinear(torch.autograd.Function):
         mixer: Tensor,
         bank: Tensor,
         scale: float,
-        recipe: Recipe | None,
+        recipes: tuple[Recipe | None, ...],
     ) -> Tensor:
         rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
-        responses = bank.contiguous() @ rows.t()
-        y = F.linear(rows, weight, bias).addmm_(responses.t(), _long_side_last(mixer, scale))
+        responses = bank @ rows.t()
+        y = F.linear(rows, weight, bias).addmm_(responses.t(), mixer.t(), alpha=scale)
         _, _, _, needs_mixer, needs_bank, *_ = ctx.needs_input_grad
         ctx.shape, ctx.scale = x.shape, scale
         ctx.set_materialize_grads(False)
-        keep(ctx, x if needs_bank else None, recipe, weight, mixer, bank, responses if needs_mixer else None)
+        of_x, of_mixer, of_bank = recipes
+        own = responses if needs_mixer else None
+        keep(ctx, (of_x or x) if needs_bank else None, weight, of_mixer or mixer, of_bank or bank, own)
         return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
@@ -71,22 +73,17 @@ class _LowRankLinear(torch.autograd.Function):
         if gy is None:
             return (None,) * 7
         needs_x, _, _, needs_mixer, needs_bank, *_ = ctx.needs_input_grad
-        x, weight, mixer, bank, responses = kept(ctx, 4)
+        x, weight, mixer, bank, responses = kept(ctx)
         gx = gm = gb = None
         with ordinary_precision(gy):
             gy = gy.reshape(-1, gy.shape[-1])
-            mixed = _long_side_last(mixer, ctx.scale) @ gy.t()
+            mixed = mixer.t() @ gy.t()
+            mixed = mixed if ctx.scale == 1 else mixed.mul_(ctx.scale)
             if needs_x:
-                gx = (gy @ weight).addmm_(mixed.t(), bank.contiguous()).view(ctx.shape)
+                gx = (gy @ weight).addmm_(mixed.t(), bank).view(ctx.shape)
             if needs_mixer:
                 gm = (responses @ gy).t()
                 gm = gm if ctx.scale == 1 else gm.mul_(ctx.scale)
             if needs_bank:
                 gb = mixed @ x.reshape(-1, x.shape[-1])
         return gx, None, None, gm, gb, None, None
-
-
-def _long_side_last(mixer: Tensor, scale: float) -> Tensor:
-    """``s·mixerᵀ``, laid out ``(R, o)``."""
-    turned = mixer.t().contiguous()
-    return turned if scale == 1 else turned.mul_(scale)

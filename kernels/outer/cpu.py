@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from visionpeft.kernels.eager.guard import ordinary_precision, usable
 from visionpeft.kernels.outer import reference
+from visionpeft.kernels.recompute.cpu import made_by
 
 
 def outer(factors: Sequence[Tensor]) -> Tensor:
@@ -30,7 +31,7 @@ def outer(factors: Sequence[Tensor]) -> Tensor:
     """
     if len(factors) == 1 or not usable(*factors):
         return reference.outer(factors)
-    return _Outer.apply(*factors)
+    return made_by(_Outer.apply(*factors), _made, tuple(factors))
 
 
 class _Outer(torch.autograd.Function):
@@ -44,6 +45,10 @@ class _Outer(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         with ordinary_precision(gradient):
             return tuple(g.t() for g in _gradients(gradient, _rows(ctx.saved_tensors)))
+
+
+def _made(*factors: Tensor) -> Tensor:
+    return _product(_rows(factors))
 
 
 def _rows(factors: Sequence[Tensor]) -> list[Tensor]:

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from visionpeft.kernels.eager.guard import ordinary_precision, usable
 from visionpeft.kernels.recompute.cpu import Recipe, source_of
-from visionpeft.kernels.recompute.saving import keep, kept
+from visionpeft.kernels.recompute.saving import keep, kept, made_again
 
 
 def prelu(x: Tensor, weight: Tensor) -> Tensor:
@@ -61,8 +61,8 @@ class _PReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, recipe: Recipe | None) -> Tensor:
         ctx.set_materialize_grads(False)
-        keep(ctx, x, recipe, weight)
-        ctx.remake = Recipe(_made_again, (), (ctx.source,))
+        keep(ctx, weight, recipe or x)
+        ctx.remake = Recipe(_made_again, (), (ctx.recipes,))
         return torch.prelu(x, weight)
 
     @staticmethod
@@ -70,18 +70,16 @@ class _PReLU(torch.autograd.Function):
     def backward(ctx: Any, gy: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
         if gy is None:
             return None, None, None
-        x, weight = kept(ctx, 1)
+        weight, x = kept(ctx)
         with ordinary_precision(gy):
             return (*_gradients(gy, x, weight, ctx.needs_input_grad[1]), None)
 
 
-def _made_again(weight: Tensor, *rest: Any) -> Tensor:
-    """The output, from the weight, the tensors that make the input, and how they make it."""
-    *tensors, source = rest
-    if source is None:
-        return torch.prelu(tensors[0], weight)
-    function, arguments = source
-    return torch.prelu(function(*tensors, *arguments), weight)
+def _made_again(*arguments: Any) -> Tensor:
+    """The output, from what was kept and the recipes of it."""
+    *saved, recipes = arguments
+    weight, x = made_again(recipes, tuple(saved))
+    return torch.prelu(x, weight)
 
 
 def _gradients(gy: Tensor, x: Tensor, weight: Tensor, needs_weight: bool) -> tuple[Tensor, Tensor | None]:

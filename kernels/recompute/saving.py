@@ -1,7 +1,8 @@
-"""Keeping an activation for a backward pass: itself, or the recipe to make it again."""
+"""Keeping tensors for a backward pass: themselves, or the recipes to make them again."""
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -10,22 +11,31 @@ from visionpeft.kernels.eager.guard import ordinary_precision
 from visionpeft.kernels.recompute.cpu import Recipe
 
 
-def keep(ctx: Any, x: Tensor | None, recipe: Recipe | None, *others: Tensor | None) -> None:
-    """Save ``x`` (or what its recipe needs, or nothing if ``x`` is None) and ``others`` on an autograd context."""
-    if x is None or recipe is None:
-        ctx.source = None
-        ctx.save_for_backward(*others, x)
-    else:
-        ctx.source = recipe.function, recipe.rest
-        ctx.save_for_backward(*others, *recipe.tensors)
+def keep(ctx: Any, *values: Tensor | Recipe | None) -> None:
+    """Save tensors on an autograd context; in place of a recipe, what it needs."""
+    saved: list[Tensor | None] = []
+    ctx.recipes = []
+    for value in values:
+        made = isinstance(value, Recipe)
+        saved += value.tensors if made else (value,)
+        ctx.recipes.append((len(value.tensors), value.function, value.rest) if made else None)
+    ctx.save_for_backward(*saved)
 
 
-def kept(ctx: Any, others: int) -> tuple[Any, ...]:
-    """The activation, then the ``others`` other tensors that :func:`keep` saved."""
-    saved = ctx.saved_tensors
-    rest, made_from = saved[:others], saved[others:]
-    if ctx.source is None:
-        return (*made_from, *rest)
-    function, arguments = ctx.source
-    with ordinary_precision(made_from[0]):
-        return (function(*made_from, *arguments), *rest)
+def kept(ctx: Any) -> list[Any]:
+    """What :func:`keep` was given, recipes followed."""
+    return made_again(ctx.recipes, ctx.saved_tensors)
+
+
+def made_again(recipes: list[Any], saved: tuple[Tensor | None, ...]) -> list[Any]:
+    """Each value from its share of the saved tensors."""
+    tensors, found = iter(saved), []
+    for recipe in recipes:
+        if recipe is None:
+            found.append(next(tensors))
+            continue
+        count, function, rest = recipe
+        own = tuple(islice(tensors, count))
+        with ordinary_precision(own[0]):  # pyright: ignore[reportArgumentType]
+            found.append(function(*own, *rest))
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,19 @@ from visionpeft.algebra.typed import declared, fits, words
 from visionpeft.errors import OptionError
 
 Factors = Mapping[str, Tensor]
+
+
+class Product(NamedTuple):
+    """``ΔW = scale·mixer·bank``: the scale apart, so that no scaled copy of a factor is made."""
+
+    mixer: Tensor
+    bank: Tensor
+    scale: float = 1.0
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """Mixer and bank alone, the scale in the mixer."""
+        return (self.mixer if self.scale == 1 else self.scale * self.mixer), self.bank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +89,11 @@ class Method(Options):
     def split(self, site: Site, f: Factors) -> tuple[Tensor, Tensor] | None:
         """ΔW as ``mixer (out, R)`` times ``bank (R, in/groups, *kernel)``, or None where there is no such form."""
         return None
+
+    def product(self, site: Site, f: Factors) -> Product | None:
+        """The split as the fused kernels take it best: what they can do themselves is left to them."""
+        parts = self.split(site, f)
+        return None if parts is None else Product(*parts)
 
     def branch(self, site: Site, f: Factors, x: Tensor) -> Tensor | None:
         """ΔW∘x without ΔW, or None where only the dense form exists."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from visionpeft.algebra.factor import Factor, kaiming, zeros
-from visionpeft.algebra.method import Factors, LowRank, Scaling
+from visionpeft.algebra.method import Factors, LowRank, Product, Scaling
 from visionpeft.algebra.site import Site
 from visionpeft.methods.registry import register
 
@@ -74,9 +74,12 @@ class BlockLoRA(LowRank):
         return self.s * torch.stack([torch.tensordot(part, a, dims=1) for part in parts]).sum(0)
 
     def split(self, site: Site, f: Factors) -> tuple[Tensor, Tensor]:
+        return self.product(site, f).pair
+
+    def product(self, site: Site, f: Factors) -> Product:
         if self.share == "input":
-            return self.s * f["B"], torch.cat([f["A"]] * self.blocks, dim=1)
-        return self.summed(f["B"]), f["A"]
+            return Product(f["B"], torch.cat([f["A"]] * self.blocks, dim=1), self.s)
+        return Product(f["B"], f["A"], self.s * self.blocks) if self.tied else Product(self.summed(f["B"]), f["A"])
 
     def branch(self, site: Site, f: Factors, x: Tensor) -> Tensor:
         """Sum first, multiply once: the blocks of B, or the chunks of the input."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from visionpeft.algebra.factor import Factor, centred, kaiming, zeros
-from visionpeft.algebra.method import Factors, LowRank
+from visionpeft.algebra.method import Factors, LowRank, Product
 from visionpeft.algebra.site import Site
 from visionpeft.kernels.outer.cpu import outer  # pyright: ignore[reportMissingImports]
 from visionpeft.methods.registry import register
@@ -47,7 +47,10 @@ class CPLoRA(LowRank):
         return terms.sum(0)
 
     def split(self, site: Site, f: Factors) -> tuple[Tensor, Tensor]:
-        return self.s * f["out"], outer([f["inp"], *(f[name] for name in _kernel_names(site))])
+        return self.product(site, f).pair
+
+    def product(self, site: Site, f: Factors) -> Product:
+        return Product(f["out"], outer([f["inp"], *(f[name] for name in _kernel_names(site))]), self.s)
 
     def branch(self, site: Site, f: Factors, x: Tensor) -> Tensor | None:
         """1×1 to R channels, a depthwise filter along each kernel axis, 1×1 to the outputs."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from visionpeft.algebra.factor import Factor, kaiming, zeros
-from visionpeft.algebra.method import Factors, LowRank
+from visionpeft.algebra.method import Factors, LowRank, Product
 from visionpeft.algebra.site import Site
 from visionpeft.methods.registry import register
 
@@ -37,7 +37,10 @@ class LoRA(LowRank):
         return self.s * torch.tensordot(f["B"], f["A"], dims=1)
 
     def split(self, site: Site, f: Factors) -> tuple[Tensor, Tensor]:
-        return self.s * f["B"], f["A"]
+        return self.product(site, f).pair
+
+    def product(self, site: Site, f: Factors) -> Product:
+        return Product(f["B"], f["A"], self.s)
 
 
 @register

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from visionpeft.algebra.factor import Factor, kaiming, zeros
-from visionpeft.algebra.method import Factors, LowRank
+from visionpeft.algebra.method import Factors, LowRank, Product
 from visionpeft.algebra.site import Site
 from visionpeft.kernels.eager.guard import usable
 from visionpeft.kernels.wavelet.cpu import synthesis  # pyright: ignore[reportMissingImports]
@@ -94,11 +94,14 @@ class WaRA(LowRank):
         return torch.cat(blocks, dim=1)
 
     def split(self, site: Site, f: Factors) -> tuple[Tensor, Tensor]:
+        return self.product(site, f).pair
+
+    def product(self, site: Site, f: Factors) -> Product:
         """All bands as one LoRA of rank ``r·|bands|``, the inverse transform folded onto its factors."""
         mixer, bank = self.side(f, "B", 0, site.out), self.side(f, "A", 1, site.inp)
         if self.taps == "shared":
             bank = bank[(...,) + (None,) * len(site.kernel)].expand(-1, *site.shape[1:])
-        return self.s * mixer, bank
+        return Product(mixer, bank, self.s)
 
     def side(self, f: Factors, side: str, axis: int, n: int) -> Tensor:
         """The factors A or B of all bands after the inverse transform, side by side."""

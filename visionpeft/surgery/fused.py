@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from visionpeft.algebra.factor import Origin
-from visionpeft.algebra.method import Method
+from visionpeft.algebra.method import Method, Product
 from visionpeft.algebra.site import Site
 from visionpeft.kernels.lowrank_conv.cpu import ConvGeometry, lowrank_conv  # pyright: ignore[reportMissingImports]
 from visionpeft.kernels.lowrank_linear.cpu import lowrank_linear  # pyright: ignore[reportMissingImports]
@@ -44,29 +44,30 @@ def run(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor |
         low = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             return run(site, slots, x.to(low), weight.to(low), None if bias is None else bias.to(low))
-    mixer, bank = _joined([_split(slot, x.dtype) for slot in slots])
+    change = _joined([_product(slot, x.dtype) for slot in slots])
     gain = _gain(slots[0], site, weight)
     if gain is None:
-        return _apply(site, x, weight, bias, mixer, bank)
-    y = _apply(site, x, weight, None, mixer, bank)
+        return _apply(site, x, weight, bias, change)
+    y = _apply(site, x, weight, None, change)
     y = y * site.per_channel(gain).to(y.dtype)
     return y if bias is None else y + site.per_channel(bias).to(y.dtype)
 
 
-def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Several mixers and banks as one of the summed rank."""
+def _joined(parts: list[Product]) -> Product:
+    """Several products as one of the summed rank."""
     if len(parts) == 1:
         return parts[0]
-    mixers, banks = zip(*parts, strict=True)
-    return torch.cat(mixers, dim=1), torch.cat(banks)
+    mixers, banks = zip(*(part.pair for part in parts), strict=True)
+    return Product(torch.cat(mixers, dim=1), torch.cat(banks))
 
 
-def _split(slot: Slot, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _product(slot: Slot, dtype: torch.dtype) -> Product:
     assert isinstance(slot.method, Method) and isinstance(slot.site, Site)
-    parts = slot.method.split(slot.site, slot.factors(dtype))
-    assert parts is not None
-    mixer = parts[0] if slot.strength == 1 else slot.strength * parts[0]
-    return (slot.site.whole_rows(mixer, 0) if slot.site.is_slice else mixer), parts[1]
+    product = slot.method.product(slot.site, slot.factors(dtype))
+    assert product is not None
+    if slot.strength != 1:
+        product = product._replace(scale=slot.strength * product.scale)
+    return product._replace(mixer=slot.site.whole_rows(product.mixer, 0)) if slot.site.is_slice else product
 
 
 def _gain(slot: Slot, site: Site, weight: Tensor) -> Tensor | None:
@@ -76,9 +77,9 @@ def _gain(slot: Slot, site: Site, weight: Tensor) -> Tensor | None:
     return slot.method.gain(site, slot.factors(), site.canonical(weight))  # pyright: ignore
 
 
-def _apply(site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, mixer: Tensor, bank: Tensor) -> Tensor:
+def _apply(site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, change: Product) -> Tensor:
     if site.conv is None:
-        return lowrank_linear(x, weight.t() if site.layout == "swapped" else weight, bias, mixer, bank)
+        return lowrank_linear(x, weight.t() if site.layout == "swapped" else weight, bias, *change)
     g = site.conv
     walk = ConvGeometry(g.stride, g.inner_padding, g.dilation, g.transposed, g.output_padding, g.groups)
-    return lowrank_conv(g.pad(x), weight, bias, mixer, bank, walk)
+    return lowrank_conv(g.pad(x), weight, bias, change.mixer, change.bank, walk, change.scale)
