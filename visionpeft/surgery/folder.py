@@ -24,7 +24,7 @@ from visionpeft.files import atomic_write
 from visionpeft.methods import make
 from visionpeft.surgery.adapt import adapt
 from visionpeft.surgery.fingerprint import base_parameters, digests
-from visionpeft.surgery.ledger import ledger, record, statistics, statistics_digests
+from visionpeft.surgery.ledger import known_to, record, statistics, statistics_digests
 from visionpeft.surgery.merge import remove
 from visionpeft.surgery.state import adapter_state_dict, load_adapter_state_dict
 
@@ -117,7 +117,7 @@ def load(model: nn.Module, folder: str | Path, name: str = "default") -> nn.Modu
     factors, modules = read_tensors(folder, meta, ADAPTER), read_tensors(folder, meta, MODULES)
     _check_base(model, meta, folder)
     _check_modules(model, modules, folder)
-    present = name in ledger(model) if "_visionpeft" in model.__dict__ else False
+    present = name in known_to(model)
     method = _method(meta, folder)
     if not present:
         adapt(model, method, meta["targets"], name)

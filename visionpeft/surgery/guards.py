@@ -9,6 +9,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from visionpeft.algebra.method import Method
 from visionpeft.errors import StateError, UserError
 from visionpeft.surgery.hosts import base_class, is_called
+from visionpeft.surgery.ledger import known_to
 from visionpeft.surgery.mount import adapters, hosts
 from visionpeft.surgery.targets import Target
 
@@ -27,7 +28,7 @@ def check_model(model: nn.Module, name: str) -> None:
             raise StateError(
                 f"adapter {name!r} sits on {path or 'the model'!r} already: take another name, or remove it"
             )
-    if name in model.__dict__.get("_visionpeft", {}):
+    if name in known_to(model):
         raise StateError(f"the model has an adapter {name!r} already: take another name, or remove it")
 
 

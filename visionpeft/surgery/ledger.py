@@ -35,6 +35,11 @@ def ledger(model: nn.Module) -> dict[str, Record]:
     return model.__dict__.setdefault(_ATTRIBUTE, {})
 
 
+def known_to(model: nn.Module) -> dict[str, Record]:
+    """A copy of the ledger, empty where the model was never adapted; unlike :func:`ledger` it leaves no trace."""
+    return dict(model.__dict__.get(_ATTRIBUTE, {}))
+
+
 def forget(model: nn.Module, name: str | None) -> None:
     records = ledger(model)
     for known in list(records):
@@ -50,7 +55,7 @@ def record(model: nn.Module, name: str) -> Record:
     Raises:
         StateError: the model has no adapter of that name.
     """
-    known = model.__dict__.get(_ATTRIBUTE, {})
+    known = known_to(model)
     if name not in known:
         raise StateError(f"the model has no adapter {name!r}.{did_you_mean(name, known) or ' It has none.'}")
     return known[name]

@@ -8,7 +8,7 @@ from torch import nn
 from visionpeft.algebra.method import Method
 from visionpeft.errors import StateError
 from visionpeft.kernels.recompute import prelu  # pyright: ignore[reportMissingImports]
-from visionpeft.surgery.ledger import forget, record
+from visionpeft.surgery.ledger import forget, known_to, record
 from visionpeft.surgery.mount import adapters, hosts, unmount
 from visionpeft.surgery.paths import effective_weight
 from visionpeft.surgery.slots import Slot
@@ -143,9 +143,9 @@ def remove(model: nn.Module, name: str | None = None) -> None:
             raise StateError("remove: the model is merged; unmerge it first, or remove all to keep the merged weights")
     for _, host in hosts(model):
         unmount(host, name)
-    records = dict(model.__dict__.get("_visionpeft", {}))
+    records = known_to(model)
     if records:
         forget(model, name)
-    if records and "_visionpeft" not in model.__dict__:
+    if records and not known_to(model):
         thaw(model, next(iter(records.values())).thawed)
         prelu.detach(model)

@@ -6,6 +6,7 @@ from torch import nn
 
 from visionpeft.errors import TargetError, did_you_mean
 from visionpeft.surgery.fingerprint import base_parameters
+from visionpeft.surgery.ledger import known_to
 from visionpeft.surgery.mount import adapters, hosts
 from visionpeft.surgery.roles import ROLES, is_norm
 from visionpeft.surgery.slots import FactorModule
@@ -17,7 +18,7 @@ def freeze_base(model: nn.Module) -> frozenset[str]:
 
     With an adapter there already, what trains beside it was chosen then and stays.
     """
-    for known in model.__dict__.get("_visionpeft", {}).values():
+    for known in known_to(model).values():
         return known.thawed
     parameters = base_parameters(model)
     thawed = frozenset(name for name, parameter in parameters.items() if parameter.requires_grad)
