@@ -23,16 +23,24 @@ Factors = Mapping[str, Tensor]
 
 
 class Product(NamedTuple):
-    """``ΔW = scale·mixer·bank``: the scale apart, so that no scaled copy of a factor is made."""
+    """``ΔW = scale·mixer·bank``: the scale apart, so that no scaled copy of a factor is made.
+
+    ``leading``, on linear sites of one slot, are further components ``U·diag(g)·V`` of which g alone trains.
+    """
 
     mixer: Tensor
     bank: Tensor
     scale: float = 1.0
+    leading: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
     def pair(self) -> tuple[Tensor, Tensor]:
-        """Mixer and bank alone, the scale in the mixer."""
-        return (self.mixer if self.scale == 1 else self.scale * self.mixer), self.bank
+        """Mixer and bank alone: the scale in the mixer, the leading components first."""
+        mixer, bank = self.mixer, self.bank
+        if self.leading is not None:
+            u, gains, v = self.leading
+            mixer, bank = torch.cat([u * gains, mixer], dim=1), torch.cat([v, bank])
+        return (mixer if self.scale == 1 else self.scale * mixer), bank
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from visionpeft.algebra.factor import Factor, normal, zeros
 from visionpeft.algebra.method import Factors, Method
 from visionpeft.algebra.site import Site
+from visionpeft.kernels.recompute.cpu import made_by  # pyright: ignore[reportMissingImports]
 from visionpeft.methods.registry import register
 
 
@@ -69,7 +70,16 @@ class FLoRA(Method):
         return self.s_core(site, f, _side_names(site))
 
     def split(self, site: Site, f: Factors) -> tuple[Tensor, Tensor]:
-        return f["out"], self.s_core(site, f, [None, *_side_names(site)[1:]])
+        return f["out"], made_by(self.bank(site, f), self.made_bank, tuple(f.values()), (tuple(f), site))
+
+    def made_bank(self, *arguments: Any) -> Tensor:
+        """The bank, from the factors, their names and the site."""
+        *tensors, names, site = arguments
+        return self.bank(site, dict(zip(names, tensors, strict=True)))
+
+    def bank(self, site: Site, f: Factors) -> Tensor:
+        """``s·core`` with all factors but ``out``."""
+        return self.s_core(site, f, [None, *_side_names(site)[1:]])
 
     def branch(self, site: Site, f: Factors, x: Tensor) -> Tensor:
         """1×1 to r_c channels, the core with its kernel factors as a convolution, 1×1 to the outputs."""

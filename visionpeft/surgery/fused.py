@@ -16,6 +16,7 @@ from visionpeft.algebra.method import Method, Product
 from visionpeft.algebra.site import Site
 from visionpeft.kernels.lowrank_conv.cpu import ConvGeometry, lowrank_conv  # pyright: ignore[reportMissingImports]
 from visionpeft.kernels.lowrank_linear.cpu import lowrank_linear  # pyright: ignore[reportMissingImports]
+from visionpeft.kernels.spectral_linear.cpu import spectral_linear  # pyright: ignore[reportMissingImports]
 from visionpeft.surgery.slots import Slot, started
 
 
@@ -67,7 +68,10 @@ def _product(slot: Slot, dtype: torch.dtype) -> Product:
     assert product is not None
     if slot.strength != 1:
         product = product._replace(scale=slot.strength * product.scale)
-    return product._replace(mixer=slot.site.whole_rows(product.mixer, 0)) if slot.site.is_slice else product
+    if not slot.site.is_slice:
+        return product
+    mixer, bank = product.pair
+    return Product(slot.site.whole_rows(mixer, 0), bank)
 
 
 def _gain(slot: Slot, site: Site, weight: Tensor) -> Tensor | None:
@@ -78,8 +82,12 @@ def _gain(slot: Slot, site: Site, weight: Tensor) -> Tensor | None:
 
 
 def _apply(site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, change: Product) -> Tensor:
+    mixer, bank, scale, leading = change
     if site.conv is None:
-        return lowrank_linear(x, weight.t() if site.layout == "swapped" else weight, bias, *change)
+        weight = weight.t() if site.layout == "swapped" else weight
+        if leading is not None:
+            return spectral_linear(x, weight, bias, leading, mixer, bank, scale)
+        return lowrank_linear(x, weight, bias, mixer, bank, scale)
     g = site.conv
     walk = ConvGeometry(g.stride, g.inner_padding, g.dilation, g.transposed, g.output_padding, g.groups)
-    return lowrank_conv(g.pad(x), weight, bias, change.mixer, change.bank, walk, change.scale)
+    return lowrank_conv(g.pad(x), weight, bias, mixer, bank, walk, scale)
