@@ -55,7 +55,7 @@ class Content:
         return self.pictures["classes"]
 
     def trials(self, label: str) -> list[Trial]:
-        """One trial a seed of an entry."""
+        """One trial a seed (and fold) of an entry."""
         return [trial for trial in self.result.trials if trial.entry == label]
 
     def histories(self, label: str, figure: str) -> list[tuple[list[int], list[float]]]:
@@ -73,6 +73,8 @@ class Content:
         return folders.read_json(self.folder / "plans" / f"{slug}.json")
 
     def tested(self, label: str) -> list[Any]:
-        """What testing left of an entry, one a trial."""
-        kind = kind_of(self.recipe)
-        return [kind.read(self.folder / trial.folder / folders.TESTED) for trial in self.trials(label)]
+        """What testing left of an entry, one a seed: the folds of a cross-validation are joined."""
+        kind, by_seed = kind_of(self.recipe), {}
+        for trial in self.trials(label):
+            by_seed.setdefault(trial.seed, []).append(kind.read(self.folder / trial.folder / folders.TESTED))
+        return [kind.joined(folds) for folds in by_seed.values()]

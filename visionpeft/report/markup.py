@@ -16,6 +16,16 @@ def tag(name: str, *children: str, **attributes: str) -> str:
     return f"<{name}{shown}>{''.join(children)}</{name}>"
 
 
+def void(name: str, **attributes: str) -> str:
+    """``<name …>``, an element that holds nothing; attributes as in :func:`tag`."""
+    return tag(name, **attributes).removesuffix(f"</{name}>")
+
+
+def drawing(svg: str, single: bool = False) -> str:
+    """A plot in its frame; empty if there is none. ``single`` plots stay narrower."""
+    return tag("div", svg, class_="plot single" if single else "plot") if svg else ""
+
+
 def section(title: str, *children: str, lead: str = "", id_: str = "") -> str:
     """A titled part of the page; empty if it has nothing to show."""
     if not any(children):

@@ -11,8 +11,8 @@ from visionpeft import __version__
 from visionpeft.files import atomic_write
 from visionpeft.report import classification, parts, segmentation
 from visionpeft.report.content import Content
-from visionpeft.report.figures import accuracy_over_parameters, elbow, learning_curves
-from visionpeft.report.markup import section, tag
+from visionpeft.report.figures import elbow, learning_curves, merit_over_parameters
+from visionpeft.report.markup import drawing, section
 from visionpeft.runs.folder import REPORT
 
 SECTIONS = {"top1": classification.sections, "dice": segmentation.sections}
@@ -44,11 +44,11 @@ def _body(content: Content) -> str:
         (
             parts.headline(content),
             section("Results", parts.results(content), lead=f"On the held-out test split. {pooled}"),
-            section("Sweep", _drawn(elbow(content), "plot single") if content.recipe.sweep else ""),
-            section("Learning curves", _drawn(learning_curves(content))),
+            section("Sweep", drawing(elbow(content), single=True) if content.recipe.sweep else ""),
+            section("Learning curves", drawing(learning_curves(content))),
             section(
                 "Figure of merit and parameters",
-                _drawn(accuracy_over_parameters(content), "plot single") if _compares(content) else "",
+                drawing(merit_over_parameters(content), single=True) if _compares(content) else "",
             ),
             SECTIONS[content.result.metric](content),
             section("Learning rates", parts.tuning(content)),
@@ -61,7 +61,3 @@ def _body(content: Content) -> str:
 
 def _compares(content: Content) -> bool:
     return len(content.trained_rows) > 2
-
-
-def _drawn(svg: str, class_: str = "plot") -> str:
-    return tag("div", svg, class_=class_) if svg else ""

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from visionpeft.report.content import Content
-from visionpeft.report.figures import colours
+from visionpeft.report.families import Mark, marks
 from visionpeft.report.markup import duration, interval, memory, merit, percent, table, tag
 from visionpeft.runs.folder import RECIPE
 from visionpeft.runs.kinds import Figure
@@ -34,7 +34,7 @@ def headline(content: Content) -> str:
         unit = "points against" if figure.percent else "Dice against"
         cards.append((figure.difference(rival.gain or 0), f"{unit} {rival.label}", _gain_interval(rival, figure)))
     cards.append((percent(main.share, 2), "of the weights trained", f"{main.trainable:,} of {main.total:,}"))
-    cards.append((duration(main.seconds), "of training a seed", f"peak memory {memory(main.peak_memory)}"))
+    cards.append((duration(main.seconds), "of one training", f"peak memory {memory(main.peak_memory)}"))
     return tag(
         "div",
         *(
@@ -47,14 +47,14 @@ def headline(content: Content) -> str:
 
 def results(content: Content) -> str:
     """The table against baselines, with a drawn interval a row; columns that no row fills are left out."""
-    rows, palette, figure = content.result.rows, colours(content), content.figure
+    rows, palette, figure = content.result.rows, marks(content), content.figure
     further = dict.fromkeys(title for row in rows for title in row.figures)
     ends = [bound for row in rows for bound in row.interval]
     low, high = min(ends), max(ends)
     columns = {
         "": [_marked(row, content) for row in rows],
         figure.title: [merit(row.value, figure) for row in rows],
-        " ": [_whisker(row, low, high, palette.get(row.label, "currentColor")) for row in rows],
+        " ": [_whisker(row, low, high, palette.get(row.label)) for row in rows],
         "95 % interval": [interval(*row.interval, figure) for row in rows],
         f"{escape(content.result.main.label)} ahead by": [_gain(row, figure) for row in rows],
         **{title: [_further(row.figures.get(title), figure) for row in rows] for title in further},
@@ -163,9 +163,9 @@ def _gain_interval(row: Row, figure: Figure) -> str:
     return f"95 %: {figure.difference(low)} – {figure.difference(high)}"
 
 
-def _whisker(row: Row, low: float, high: float, colour: str) -> str:
+def _whisker(row: Row, low: float, high: float, mark: Mark | None) -> str:
     """A dot with its interval on the scale that all rows share."""
-    span = max(high - low, 1e-9)
+    span, colour = max(high - low, 1e-9), mark.colour if mark else "currentColor"
     x, a, b = (4 + 112 * (value - low) / span for value in (row.value, *row.interval))
     line = f'<line x1="{a:.1f}" x2="{b:.1f}" y1="8" y2="8" stroke="{colour}" stroke-width="3" opacity=".35"/>'
     dot = f'<circle cx="{x:.1f}" cy="8" r="4" fill="{colour}"/>'
