@@ -12,6 +12,8 @@ from visionpeft.data.cards import load_card
 from visionpeft.data.fetch import stage
 from visionpeft.data.segmentation.cards import SegmentationCard
 from visionpeft.data.segmentation.cases import CaseTable, Entry
+from visionpeft.data.segmentation.ct import thresholds
+from visionpeft.data.segmentation.cutouts import cutouts
 from visionpeft.data.segmentation.intensity import normalise
 from visionpeft.data.segmentation.lesions import lesions
 from visionpeft.data.segmentation.parts import draw_groups
@@ -22,6 +24,8 @@ READERS: dict[str, Callable[[SegmentationCard, Path], list[Entry]]] = {
     "tiles": tiles,
     "tissue": tissue,
     "lesions": lesions,
+    "cutouts": cutouts,
+    "thresholds": thresholds,
 }
 
 

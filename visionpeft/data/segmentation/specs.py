@@ -12,6 +12,7 @@ Part = Literal["train", "val", "test"]
 View = Literal["axial", "coronal", "sagittal"]
 Range = tuple[float, float]
 Box = tuple[int, int, int, int]
+Count = Annotated[int, Field(ge=1)]
 
 
 class TilesReader(Strict):
@@ -33,14 +34,15 @@ class TissueReader(Strict):
 
     A voxel belongs to the class with the largest map, if that exceeds one half; else to the background. ``slabs`` gives
     each part ranges in millimetres along the third axis of the scanner's space. With ``axes: 2`` every slice of a range
-    is a case, with ``axes: 3`` every range is one. ``step`` keeps each n-th slice.
+    is a case (``step`` keeps each n-th), with ``axes: 3`` every range is cut into ``blocks`` along the first two axes.
     """
 
     format: Literal["tissue"]
     image: str
     maps: tuple[str, ...] = Field(min_length=1)
     slabs: dict[Part, tuple[Range, ...]]
-    step: Annotated[int, Field(ge=1)] = 1
+    step: Count = 1
+    blocks: tuple[Count, Count] = (1, 1)
 
 
 class Lesion(Strict):
@@ -85,7 +87,7 @@ class Patients(Strict):
     axial, ``y`` for coronal and the distance from the midline for sagittal slices (the template is symmetric).
     """
 
-    count: Annotated[int, Field(ge=1)]
+    count: Count
     seed: int
     slabs: tuple[dict[View, Range], ...] = Field(min_length=1)
 
@@ -98,7 +100,7 @@ class LesionsReader(Strict):
 
     format: Literal["lesions"]
     image: str
-    shrink: Annotated[int, Field(ge=1)] = 2
+    shrink: Count = 2
     size: Annotated[int, Field(ge=32)] = 96
     views: tuple[View, ...] = ("axial",)
     lesion: Lesion
@@ -107,27 +109,35 @@ class LesionsReader(Strict):
 
 
 class CutoutsReader(Strict):
-    """Photographs with an alpha mask (``photographs``: globs), put on other backgrounds; see :mod:`…cutouts`."""
+    """Photographs with an alpha mask, put on other backgrounds; see :mod:`visionpeft.data.segmentation.cutouts`.
+
+    ``folders`` (globs below the data set's folder) are searched for PNG files; ``leave_out`` are globs of paths.
+    ``colours`` is how many of 4,096 colours a picture must show to count as a photograph, ``size`` the side of a case.
+    """
 
     format: Literal["cutouts"]
-    photographs: tuple[str, ...] = Field(min_length=1)
+    folders: tuple[str, ...] = Field(min_length=1)
+    leave_out: tuple[str, ...] = ()
+    colours: int = 100
     size: Annotated[int, Field(ge=32)] = 128
     seed: int = 0
 
 
 class ThresholdsReader(Strict):
-    """A CT inside an InVesalius project (``file``), labelled by Hounsfield thresholds, cut along its first axis.
+    """A CT inside an InVesalius project (``file``), labelled by Hounsfield thresholds and cut along its first axis.
 
-    ``thresholds`` gives each class but the background its range in HU; the last class that fits wins. ``slabs`` gives
-    each part ranges of slice numbers ``[first, end)``. Labels made so are weak: they know no anatomy.
+    ``thresholds`` gives each class but the background its range in HU; the last class that fits wins, and voxels away
+    from the largest object (the head-holder, cables) are background. ``slabs`` gives
+    each part ranges of slice numbers ``[first, end)``, of which each ``step``-th is taken; ``shrink`` keeps each n-th
+    row and column. Labels made so are weak: they know no anatomy.
     """
 
     format: Literal["thresholds"]
     file: str
     thresholds: tuple[Range, ...] = Field(min_length=1)
     slabs: dict[Part, tuple[tuple[int, int], ...]]
-    step: Annotated[int, Field(ge=1)] = 1
-    shrink: Annotated[int, Field(ge=1)] = 1
+    step: Count = 1
+    shrink: Count = 1
 
 
 class PairsReader(Strict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,7 @@ def tissue(card: SegmentationCard, folder: Path) -> list[Entry]:
             first, last = (round((value - affine[2, 3]) / affine[2, 2]) for value in (low, high))
             group, chosen = f"slab {low:+g} to {high:+g} mm", range(first, last, spec.step)
             entries += _slices(image, mask, chosen, affine, group, part) if card.axes == 2 else []
-            if card.axes == 3:
-                load = partial(_slab, image, mask, slice(first, last, spec.step), affine)
-                entries.append(Entry(group, group, load, part))
+            entries += _blocks(image, mask, (first, last), spec.blocks, affine, group, part) if card.axes == 3 else []
     return entries
 
 
@@ -104,12 +103,28 @@ def _slices(
         yield Entry(f"slice {affine[2, 3] + z * affine[2, 2]:+g} mm", group, load, part)
 
 
-def _slab(image: np.ndarray, mask: np.ndarray, chosen: slice, affine: np.ndarray) -> Sample:
+def _blocks(
+    image: np.ndarray,
+    mask: np.ndarray,
+    height: tuple[int, int],
+    blocks: tuple[int, int],
+    affine: np.ndarray,
+    group: str,
+    part: str,
+) -> Iterator[Entry]:
+    width, depth = (side // count for side, count in zip(image.shape, blocks, strict=False))
+    for x, y in product(range(blocks[0]), range(blocks[1])):
+        corner = (x * width, y * depth, height[0])
+        box = slice(corner[0], corner[0] + width), slice(corner[1], corner[1] + depth), slice(*height)
+        load = partial(_block, image[None, *box], mask[box], affine, corner)
+        yield Entry(f"{group}, block {x} {y}", group, load, part)
+
+
+def _block(image: np.ndarray, mask: np.ndarray, affine: np.ndarray, corner: tuple[int, int, int]) -> Sample:
     place = affine.copy()
-    place[:3, 3] += affine[:3, 2] * chosen.start
-    place[:3, 2] *= chosen.step
-    spacing = tuple(float(length) for length in np.linalg.norm(place[:3, :3], axis=0))
-    return Sample(image[None, :, :, chosen], mask[:, :, chosen], spacing, place)
+    place[:3, 3] = affine[:3] @ (*corner, 1)
+    spacing = tuple(float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
+    return Sample(image, mask, spacing, place)
 
 
 def _plain(image: np.ndarray, mask: np.ndarray, spacing: tuple[float, ...] = (1.0, 1.0)) -> Sample:
