@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model, model_validator
 
 WITHOUT_ADAPTER = ("head_only", "full", "frozen")
 """Values of ``method.name`` that train the network itself: its head, all of it, or only what ``train_also`` names."""
@@ -38,7 +38,7 @@ class Backbone(Section):
         description="true = hub; 'package' = from a Python package; a path to .safetensors; false = random",
     )
     image_size: Count | None = Field(default=None, description="pixels a side; default: as in pretraining")
-    options: dict[str, Plain | list[Plain]] = Field(default={}, description="passed to the model's constructor")
+    options: dict[str, JsonValue] = Field(default={}, description="passed to the model's constructor")
 
 
 class Method(Section):
