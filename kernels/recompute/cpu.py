@@ -69,7 +69,7 @@ def made_by(
     For a cheap function of parameters and buffers, which are there anyway: whoever needs ``y`` in backward keeps
     those. A copy or view of ``y`` has no label, and a label outlived by a change in place of ``y`` does not count.
     """
-    if y.grad_fn is not None and usable(y):
+    if usable(y) and y.grad_fn is not None:  # in this order: a compiler cannot be asked for grad_fn
         y._made_by = Recipe(function, tensors, rest), y._version  # pyright: ignore[reportAttributeAccessIssue]
     return y
 
