@@ -44,10 +44,17 @@ def _segresnet(size: int) -> nn.Module:
     return SegResNet(spatial_dims=3, init_filters=16, in_channels=1, out_channels=2)
 
 
+def _dynunet(size: int) -> nn.Module:
+    from monai.networks.nets.dynunet import DynUNet
+
+    return DynUNet(3, 1, 2, kernel_size=[3] * 5, strides=[1, 2, 2, 2, 2], upsample_kernel_size=[2] * 4)
+
+
 NETS = {
     "vit-tiny": Net(_vit("vit_tiny_patch16_224"), batch=8, channels=3, axes=2, size=96, divisor=16),
-    "unet-2d": Net(_unet, batch=2, channels=1, axes=2, size=256, divisor=16),
+    "unet-2d": Net(_unet, batch=4, channels=1, axes=2, size=256, divisor=16),
     "segresnet-3d": Net(_segresnet, batch=1, channels=1, axes=3, size=32, divisor=8),
+    "dynunet-3d": Net(_dynunet, batch=1, channels=1, axes=3, size=32, divisor=16),
     "vit-small": Net(_vit("vit_small_patch16_224"), batch=4, channels=3, axes=2, size=224, divisor=16),
 }
 
