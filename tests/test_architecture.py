@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backbones", "data", "metrics"),
     ("tasks",),
     ("recipe",),
-    ("runs", "report", "export", "pipeline", "bench"),
+    ("runs", "report", "export", "predict", "pipeline", "bench"),
     ("cli",),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

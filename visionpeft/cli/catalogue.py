@@ -86,13 +86,28 @@ def show_dataset(name: Annotated[str, typer.Argument(help="A name, or the path o
     print(dump(load_card(name).model_dump(mode="json", exclude_defaults=True)), end="")
 
 
-@datasets.command("check", epilog=example("visionpeft datasets check mnist"))
-def check_dataset(name: Annotated[str, typer.Argument(help="A name, or the path of a card.")]) -> None:
-    """Open a data set, verify checksums and the pinned split, and count images a class and split."""
+@datasets.command("check", epilog=example("visionpeft datasets check mnist", "visionpeft datasets check my-folder"))
+def check_dataset(
+    name: Annotated[str, typer.Argument(help="A name, the path of a card, or a folder of images.")],
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", metavar="PNG", help="Also draw cases with their masks.")
+    ] = None,
+) -> None:
+    """Open a data set and verify checksums and the pinned split; count images, or read every case with its mask.
+
+    Exit code 2 says that something is broken.
+    """
     from visionpeft.cli.printing import print_counts
+    from visionpeft.data.cards import Card, load_card
     from visionpeft.data.open import open_card
 
-    print_counts(name, open_card(name))
+    card = load_card(name)
+    if isinstance(card, Card):
+        print_counts(name, open_card(card))
+        return
+    from visionpeft.cli.cases import check_cases
+
+    check_cases(card, sheet)
 
 
 @datasets.command("fetch", epilog=example("visionpeft datasets fetch fashion-mnist"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,6 +15,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from visionpeft.data.tables import ImageTable
     from visionpeft.metrics import Estimate
+    from visionpeft.metrics.scores import Scores
+    from visionpeft.predict.labels import Labels
     from visionpeft.runs.coverage import Coverage
     from visionpeft.runs.kinds import Figure
     from visionpeft.runs.result import Row, RunResult
@@ -65,12 +68,51 @@ def _cost(row: Row) -> tuple[str, str, str, str]:
 def print_estimates(title: str, estimates: Mapping[str, Estimate], as_json: bool) -> None:
     """Figures with their intervals, as a table or as JSON."""
     if as_json:
-        print(json.dumps({name: vars(estimate) for name, estimate in estimates.items()}))
+        print(json.dumps(_plain({name: vars(estimate) for name, estimate in estimates.items()})))
         return
     table = Table("", "value", "95 % interval", title=title, title_justify="left", show_edge=False)
     for name, e in estimates.items():
-        table.add_row(name, f"{e.value:.1%}", f"{e.low:.1%} – {e.high:.1%}")
+        table.add_row(name, _figure(name, e.value), f"{_figure(name, e.low)} – {_figure(name, e.high)}")
     console().print(table)
+
+
+def print_scores(keys: Sequence[str], scores: Scores, as_json: bool) -> None:
+    """Every case, then the means with their intervals, also by volume."""
+    from visionpeft.metrics.scores import FIGURES
+    from visionpeft.predict.scoring import scores_content
+
+    if as_json:
+        print(json.dumps(_plain(scores_content(keys, scores))))
+        return
+    table = Table("case", "class", title=f"{len(keys)} cases", title_justify="left", show_edge=False)
+    for name in FIGURES:
+        table.add_column(f"{name} ({scores.unit})" if name == "volume" else name, justify="right")
+    for row, key in enumerate(keys):
+        for column, label in enumerate(scores.classes):
+            cells = [_figure(name, float(getattr(scores, name)[row, column])) for name in FIGURES]
+            table.add_row(Text(key if column == 0 else ""), Text(label), *cells)
+    console().print(table)
+    print_estimates("mean over cases", scores.summary(), as_json=False)
+    print_estimates("Dice by volume", {f"dice, {name}": e for name, e in scores.by_volume().items()}, as_json=False)
+
+
+PERCENTAGES = ("top1", "top5", "ece")
+
+
+def _figure(name: str, value: float) -> str:
+    """A figure as people write it; an undefined one is a dash."""
+    if value != value:
+        return "–"
+    return f"{value:.1%}" if name in PERCENTAGES else f"{value:.3f}"
+
+
+def _plain(content: Any) -> Any:
+    """NaN as null: JSON has no word for it."""
+    if isinstance(content, Mapping):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_plain(value) for value in content]
+    return None if isinstance(content, float) and content != content else content
 
 
 def print_pairs(pairs: Mapping[str, str]) -> None:
@@ -114,9 +156,53 @@ def print_coverage(found: Coverage) -> None:
     table.columns[0].overflow = "fold"  # a path cut short names nothing
     out = console()
     if not out.is_terminal:  # whole lines for files and pipes
-        out = Console(width=max(out.width, Console(width=sys.maxsize).measure(table).maximum))
+        out = _wide_enough(table)
     out.print(table)
     out.print(Text(found.summary()), soft_wrap=True)
+
+
+@contextmanager
+def case_progress(cases: int, quiet: bool) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """A progress bar over cases and the pieces of each, on stderr.
+
+    Yields a function that begins a case by its name and returns what to call with the pieces done and their number.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bar:
+        all_cases, current = bar.add_task("cases", total=cases), bar.add_task("", total=1)
+        begun = iter(range(cases))
+
+        def begin(name: str) -> Callable[[int, int], None]:
+            bar.update(all_cases, completed=next(begun))
+            bar.reset(current, description=name)
+            return lambda done, pieces: bar.update(current, completed=done, total=pieces)
+
+        yield begin
+
+
+def print_labels(found: Sequence[Labels]) -> None:
+    """The classes of each picture with their probabilities."""
+    table = Table("picture", "class", "probability", show_edge=False)
+    for labels in found:
+        for rank, (name, share) in enumerate(labels.best):
+            table.add_row(Text(str(labels.path) if rank == 0 else ""), Text(name), f"{share:.1%}")
+    console().print(table)
+
+
+def print_failures(errors: Mapping[str, str]) -> None:
+    """The cases without a result, and why, on stderr."""
+    table = Table("failed", "why", show_edge=False, title=f"{len(errors)} failed", title_justify="left")
+    for name, error in errors.items():
+        table.add_row(Text(name, overflow="fold"), Text(error, overflow="fold"))
+    out = Console(stderr=True)
+    (out if out.is_terminal else _wide_enough(table, stderr=True)).print(table)
+
+
+def _wide_enough(table: Table, stderr: bool = False) -> Console:
+    """A console for files and pipes, in which no line of the table breaks."""
+    return Console(stderr=stderr, width=max(120, Console(width=sys.maxsize).measure(table).maximum))
 
 
 def print_counts(name: str, images: ImageTable) -> None:

@@ -1,0 +1,116 @@
+"""Which cases the words of a command name: files, folders, globs; DICOM files of one series are one case."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from visionpeft.errors import DataError, UserError, did_you_mean
+from visionpeft.predict.dicom import read_dicom
+from visionpeft.predict.pictures import read_picture, read_tiff
+from visionpeft.predict.scans import SUFFIXES, Scan, suffix_of
+from visionpeft.predict.volumes import read_nifti
+
+
+@dataclass(frozen=True)
+class Input:
+    """A case: its files (several for a DICOM series) and its name, a relative path without suffix."""
+
+    name: str
+    files: tuple[Path, ...]
+
+    @property
+    def output(self) -> str:
+        """Name of its mask."""
+        return self.name + SUFFIXES[suffix_of(self.files[0])]
+
+    def read(self, axes: int) -> Scan:
+        """Open it for a network of ``axes`` spatial axes.
+
+        Raises:
+            DataError: see the readers.
+        """
+        path, suffix = self.files[0], suffix_of(self.files[0])
+        if not path.exists():
+            raise DataError(f"there is no file {path}")
+        if suffix == ".dcm":
+            return read_dicom(self.files, axes)
+        if suffix in (".nii", ".nii.gz"):
+            return read_nifti(path)
+        return read_tiff(path, axes) if suffix in (".tif", ".tiff") else read_picture(path)
+
+
+def find_inputs(words: Iterable[str], output: Path) -> list[Input]:
+    """The cases that files, folders (with all below them) and globs name, in this order.
+
+    Raises:
+        UserError: a word names nothing that can be read, two cases would have the same mask, or a mask would
+            overwrite its image.
+    """
+    found = [case for word in words for case in _named_by(word)]
+    by_output: dict[str, Input] = {}
+    for case in found:
+        other = by_output.setdefault(case.output, case)
+        if other.files != case.files:
+            raise UserError(f"{other.files[0]} and {case.files[0]} would both be written to {output / case.output}")
+        if (output / case.output).resolve() in {file.resolve() for file in case.files}:
+            raise UserError(f"the mask of {case.files[0]} would overwrite it: choose another --output")
+    return list(by_output.values())
+
+
+def _named_by(word: str) -> list[Input]:
+    path = Path(word)
+    if path.is_dir():
+        cases = list(_in_folder(path))
+    elif path.exists() or not glob.has_magic(word):
+        cases = [_alone(path)]
+    else:
+        paths = [Path(name) for name in sorted(glob.glob(word, recursive=True))]
+        cases = [case for one in paths for case in (_in_folder(one) if one.is_dir() else [_alone(one)])]
+    if not cases:
+        raise UserError(f"{word} names no image; these are read: {', '.join(SUFFIXES)}")
+    return cases
+
+
+def _alone(path: Path) -> Input:
+    suffix = suffix_of(path)
+    if not path.exists():
+        near = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(f"there is no file {path}.{did_you_mean(path.name, near) if near else ''}")
+    if suffix not in SUFFIXES:
+        raise UserError(f"{path} cannot be read; these are: {', '.join(SUFFIXES)}")
+    return Input(path.name[: -len(suffix)], (path,))
+
+
+def _in_folder(folder: Path) -> Iterator[Input]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    slices: dict[Path, list[Path]] = {}
+    for path in files:
+        suffix = suffix_of(path)
+        if suffix == ".dcm":
+            slices.setdefault(path.parent, []).append(path)
+        elif suffix in SUFFIXES:
+            name = path.relative_to(folder).as_posix()
+            yield Input(name[: -len(suffix)], (path,))
+    for parent, members in slices.items():
+        place = parent.relative_to(folder).as_posix()
+        yield from _series(folder.resolve().name if place == "." else place, members)
+
+
+def _series(name: str, files: Sequence[Path]) -> Iterator[Input]:
+    """The series among the DICOM files of a folder; with several, each has its number in its name."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    members: dict[tuple[str, str], list[Path]] = {}
+    for path in files:
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "SeriesNumber"])
+            key = (str(header.get("SeriesInstanceUID", "")), str(header.get("SeriesNumber", "")))
+        except (InvalidDicomError, OSError, ValueError):
+            key = (str(path), path.stem)  # a case of its own, whose error is reported when it is read
+        members.setdefault(key, []).append(path)
+    for place, ((_, number), paths) in enumerate(members.items()):
+        yield Input(name if len(members) == 1 else f"{name}-{number or place}", tuple(paths))
