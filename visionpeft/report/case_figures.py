@@ -9,7 +9,7 @@ import numpy as np
 from visionpeft.metrics.scores import TERTILES
 from visionpeft.report.case_scores import CaseTable
 from visionpeft.report.content import Content
-from visionpeft.report.drawing import INK, drawn, svg, units
+from visionpeft.report.drawing import INK, drawn, log_ticks, svg, units
 from visionpeft.report.families import FEW, Mark, marks
 
 MOST_POINTS = 3000
@@ -47,12 +47,12 @@ def dice_over_volume(content: Content, tables: dict[str, CaseTable]) -> str:
         points = {"color": palette[main].colour, "ms": 4.5, "alpha": 0.45, "mew": 0, "zorder": 2}
         crowded = int(seen.sum()) > MOST_POINTS
         axis.plot(table.volume[seen], table.dice.mean(0)[seen], "o", rasterized=crowded, **points)
-        axis.set_xscale("log")
         for label, other in tables.items() if len(tables) <= FEW else []:
             if label != main:
                 _means(axis, other, palette[label], label)
         _means(axis, table, palette[main], main, front=True)
         axis.set(xlabel=f"true foreground of a case ({table.unit})", ylabel=content.figure.title)
+        log_ticks(axis.xaxis)
         units(axis.yaxis, content)
         if len(axis.get_legend_handles_labels()[0]) > 1:
             figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)

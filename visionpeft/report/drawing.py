@@ -67,6 +67,23 @@ def scale(content: Content) -> float:
     return 100 if content.figure.percent else 1
 
 
+def log_ticks(axis: Any) -> None:
+    """Make an ``XAxis`` logarithmic with ticks that people read: 500, 2 k, 1 M."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.axes.set_xscale("log")
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def short(value: float) -> str:
+    """A size in thousands or millions where it has them, to three digits."""
+    unit, word = next(((u, w) for u, w in ((1e6, " M"), (1e3, " k")) if value >= u), (1, ""))
+    return f"{float(f'{value / unit:.3g}'):g}{word}"
+
+
 def units(axis: Any, content: Content) -> None:
     """Write the ticks of an ``XAxis`` or ``YAxis`` as the figure of merit is written."""
     axis.set_major_formatter("{x:g} %" if content.figure.percent else "{x:.2f}")

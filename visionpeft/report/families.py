@@ -13,6 +13,9 @@ PALETTE = ("#4c6ef5", "#e8743b", "#1f9e89", "#c2417c", "#9566c9", "#b58900", "#3
 """The main entry has the first colour; they read on white and on near-black."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 """Of another number than the colours, so that seventy families look different."""
+LINES = ("-", "--", ":")
+UNTRAINED = "#868e99"
+"""Of entries that train nothing."""
 FEW = 8
 """Up to so many entries each has its own colour and its name beside it."""
 SIZES = ("rank", "ranks", "alpha")
@@ -27,6 +30,7 @@ class Family:
     labels: tuple[str, ...]
     colour: str
     marker: str
+    line: str
 
     @property
     def several(self) -> bool:
@@ -39,31 +43,35 @@ class Mark:
 
     colour: str
     marker: str
+    line: str
     strength: float
 
 
 def families(content: Content) -> list[Family]:
-    """The families of the trained rows, the main entry's first."""
+    """The families of what is trained, the main entry's first. Once the colours are used up, lines are dashed."""
     grouped: dict[str, list[Entry]] = {}
     for entry in content.entries:
-        grouped.setdefault(_alike(entry), []).append(entry)
+        if content.result.row(entry.label).trainable:
+            grouped.setdefault(_alike(entry), []).append(entry)
     groups = sorted(grouped.values(), key=lambda group: content.result.main.label not in [e.label for e in group])
     found = []
     for place, group in enumerate(groups):
         labels = tuple(sorted((e.label for e in group), key=lambda label: content.result.row(label).trainable))
         colour, marker = PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
-        found.append(Family(_title([e.label for e in group]), labels, colour, marker))
+        line = LINES[place // len(PALETTE) % len(LINES)]
+        found.append(Family(_title([e.label for e in group]), labels, colour, marker, line))
     return found
 
 
 def marks(content: Content) -> dict[str, Mark]:
     """Label → mark, the same in every plot."""
     rows = content.trained_rows
+    flat = {row.label: Mark(UNTRAINED, "o", "-", 1.0) for row in rows if not row.trainable}
     if len(rows) <= FEW:
-        labels = sorted((row.label for row in rows), key=lambda label: label != content.result.main.label)
-        return {label: Mark(PALETTE[i], "o", 1.0) for i, label in enumerate(labels)}
-    return {
-        label: Mark(family.colour, family.marker, 0.45 + 0.55 * (place + 1) / len(family.labels))
+        labels = sorted((r.label for r in rows if r.trainable), key=lambda label: label != content.result.main.label)
+        return {label: Mark(PALETTE[i], "o", "-", 1.0) for i, label in enumerate(labels)} | flat
+    return flat | {
+        label: Mark(family.colour, family.marker, family.line, 0.45 + 0.55 * (place + 1) / len(family.labels))
         for family in families(content)
         for place, label in enumerate(family.labels)
     }

@@ -6,10 +6,13 @@ from statistics import fmean
 from typing import Any
 
 from visionpeft.report.content import Content
-from visionpeft.report.drawing import INK, drawn, scale, svg, units
+from visionpeft.report.drawing import INK, drawn, log_ticks, scale, short, svg, units
 from visionpeft.report.families import FEW, PALETTE, families, marks, size_of
 from visionpeft.report.labels import Label, write_labels
 from visionpeft.runs.result import Row
+
+_FEW_POINTS = 4
+"""Below so many values a curve shows each as a dot; a single one would not be seen otherwise."""
 
 
 def learning_curves(content: Content) -> str:
@@ -34,8 +37,9 @@ def merit_over_parameters(content: Content) -> str:
     many, factor = len(content.trained_rows) > FEW, scale(content)
     with drawn("parameters", height=(5.0 if many else 3.5) + _legend_height(content)) as (figure, (axis,)):
         _families(axis, content, many)
-        axis.set(xscale="log", xlabel="trained parameters", ylabel=f"{content.figure.title} on the test split")
+        axis.set(xlabel="trained parameters", ylabel=f"{content.figure.title} on the test split")
         axis.margins(x=0.08 if many else 0.16, y=0.1)
+        log_ticks(axis.xaxis)
         units(axis.yaxis, content)
         flat = [row for row in content.result.rows if not row.trainable]
         for row in flat:
@@ -64,7 +68,7 @@ def elbow(content: Content) -> str:
         for place, row in zip(places, rows, strict=True):
             dots = [factor * value for value in row.by_seed.values()]
             axis.plot([place] * len(dots), dots, ".", color=INK, alpha=0.55, ms=5)
-        axis.set_xticks(places, [f"{row.swept}\n{_short(row)}" for row in rows])
+        axis.set_xticks(places, [f"{row.swept}\n{short(row.trainable)}" for row in rows])
         axis.set(xlabel=f"{key}  (trained parameters below)", ylabel=f"{content.figure.title} on the test split")
         units(axis.yaxis, content)
         return svg(figure)
@@ -78,12 +82,13 @@ def _families(axis: Any, content: Content, many: bool) -> None:
     """Points with their intervals, the ranks of a method joined."""
     palette, factor = marks(content), scale(content)
     for family in families(content):
-        rows = [row for row in map(content.result.row, family.labels) if row.trainable]
+        rows = [content.result.row(label) for label in family.labels]
         line = family.colour if many else INK
         axis.plot(
             [row.trainable for row in rows],
             [factor * row.value for row in rows],
             color=line,
+            ls=family.line,
             lw=1.4 if many else 1,
             alpha=0.75 if many else 0.35,
         )
@@ -104,10 +109,6 @@ def _names(content: Content, many: bool) -> list[Label]:
     return [Label(size_of(content, row.label), row.trainable, factor * row.value) for row in rows]
 
 
-def _short(row: Row) -> str:
-    return f"{row.trainable / 1e6:.2f} M" if row.trainable >= 1e6 else f"{row.trainable / 1e3:.1f} k"
-
-
 def _curves(axis: Any, content: Content, key: str, title: str, factor: float = 1, smooth: bool = False) -> None:
     palette = marks(content)
     for label, mark in palette.items():
@@ -120,8 +121,14 @@ def _curves(axis: Any, content: Content, key: str, title: str, factor: float = 1
         if lines:
             steps = lines[0][0]
             mean = [fmean(values) for values in zip(*(values for _, values in lines), strict=False)]
-            style = {"color": mark.colour, "alpha": mark.strength, "lw": 2.2 if front else 1.5, "zorder": 3 + front}
-            axis.plot(steps[: len(mean)], mean, **style)
+            style = {
+                "color": mark.colour,
+                "ls": mark.line,
+                "alpha": mark.strength,
+                "lw": 2.2 if front else 1.5,
+                "zorder": 3 + front,
+            }
+            axis.plot(steps[: len(mean)], mean, marker="o" if len(mean) < _FEW_POINTS else "", ms=4, **style)
     axis.set(title=title, xlabel="step")
 
 
@@ -133,14 +140,13 @@ def _smoothed(values: list[float], keep: float = 0.6) -> list[float]:
     return found
 
 
-def _legend_items(content: Content) -> dict[str, tuple[str, str]]:
-    """Name → colour and marker: of entries, or of families where there are many entries."""
+def _legend_items(content: Content) -> dict[str, tuple[str, str, str]]:
+    """Name → colour, marker and line: of entries, or of families where there are many entries."""
     rows = _trained(content)
-    if len(rows) <= FEW:
+    if len(content.trained_rows) <= FEW:
         palette = marks(content)
-        return {row.label: (palette[row.label].colour, "o") for row in rows}
-    kept = {row.label for row in rows}
-    return {f.title: (f.colour, f.marker) for f in families(content) if kept & set(f.labels)}
+        return {row.label: (palette[row.label].colour, "o", "-") for row in rows}
+    return {family.title: (family.colour, family.marker, family.line) for family in families(content)}
 
 
 def _legend_height(content: Content) -> float:
@@ -153,7 +159,8 @@ def _legend(figure: Any, content: Content, points: bool) -> None:
 
     items = _legend_items(content)
     handles = [
-        Line2D([], [], color=colour, lw=1.8, marker=marker if points else "", ms=6) for colour, marker in items.values()
+        Line2D([], [], color=colour, ls=line, lw=1.8, marker=marker if points else "", ms=6)
+        for colour, marker, line in items.values()
     ]
     if len(items) > 1:
         columns, place = min(4, len(items)), "outside lower center"

@@ -17,7 +17,9 @@ CLASS_COLOURS = (
     *((127, 224, 255), (200, 217, 74), (255, 158, 205), (110, 140, 110)),
 )
 """Of the foreground classes in turn; bright, since they lie on grey pictures."""
-ERRORS = {"missed": (255, 66, 54), "too much": (64, 156, 255), "another class": (214, 96, 255)}
+OUTLINES = tuple(tuple(int(0.45 * part + 0.55 * 255) for part in colour) for colour in CLASS_COLOURS)
+"""Of the truth: paler, so that they show on the prediction's filling."""
+ERRORS = {"missed": (255, 66, 54), "too much": (0, 224, 255), "another class": (240, 80, 255)}
 """What an error is called, and its colour."""
 SIDE = 480
 """Pixels up to which small masks are enlarged, so that outlines are thin."""
@@ -31,13 +33,13 @@ def image_layer(planes: Sequence[np.ndarray]) -> str:
 
 
 def outline_layer(masks: Sequence[np.ndarray]) -> str:
-    """The border of every class of ``(H, W)`` masks in its colour, on a dark halo that shows it on bright ground."""
+    """The border of every class of ``(H, W)`` masks in its pale colour, on a dark halo for bright ground."""
     planes = []
     for mask in map(enlarged, masks):
         line = np.where(_border(mask), mask, 0)
         halo = _thick(line > 0) & (line == 0)
         planes.append(np.where(halo, len(CLASS_COLOURS) + 1, _colour_number(line)))
-    return _paletted(planes, [*CLASS_COLOURS, (0, 0, 0)], [_SOLID] * len(CLASS_COLOURS) + [_HALO])
+    return _paletted(planes, [*OUTLINES, (0, 0, 0)], [_SOLID] * len(CLASS_COLOURS) + [_HALO])
 
 
 def fill_layer(masks: Sequence[np.ndarray]) -> str:
@@ -61,10 +63,10 @@ def enlarged(mask: np.ndarray) -> np.ndarray:
 
 
 def _border(mask: np.ndarray) -> np.ndarray:
-    """Pixels two deep inside each class, where a neighbour is of another."""
+    """Pixels three deep inside each class, where a neighbour is of another."""
     inner = mask.copy()
     same = np.ones(mask.shape, bool)
-    for _ in range(2):
+    for _ in range(3):
         padded = np.pad(np.where(same, inner, -1), 1, mode="edge")
         here = padded[1:-1, 1:-1]
         around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])

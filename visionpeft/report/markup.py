@@ -59,6 +59,12 @@ def merit(value: float, figure: Figure) -> str:
     return percent(value) if figure.percent else f"{value:.3f}"
 
 
+def number(value: float) -> str:
+    """Three digits or more, never with an exponent: 0.130, 3.45, 27.3, 1,486."""
+    size = abs(value)
+    return f"{value:,.{3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
+
+
 def interval(low: float, high: float, figure: Figure) -> str:
     return f"{100 * low:.1f} – {100 * high:.1f}\u202f%" if figure.percent else f"{low:.3f} – {high:.3f}"
 

@@ -49,6 +49,7 @@ def _body(content: Content) -> str:
             section(
                 "Figure of merit and parameters",
                 drawing(merit_over_parameters(content), single=True) if _compares(content) else "",
+                lead=parts.parameters_lead(content),
             ),
             SECTIONS[content.result.metric](content),
             section("Learning rates", parts.tuning(content)),

@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from visionpeft.report.content import Content
-from visionpeft.report.families import Mark, marks
-from visionpeft.report.markup import duration, interval, memory, merit, percent, table, tag
+from visionpeft.report.families import FEW, Mark, marks
+from visionpeft.report.markup import duration, interval, memory, merit, number, percent, table, tag
 from visionpeft.runs.folder import RECIPE
 from visionpeft.runs.kinds import Figure
 from visionpeft.runs.result import Row
@@ -57,13 +57,20 @@ def results(content: Content) -> str:
         " ": [_whisker(row, low, high, palette.get(row.label)) for row in rows],
         "95 % interval": [interval(*row.interval, figure) for row in rows],
         f"{escape(content.result.main.label)} ahead by": [_gain(row, figure) for row in rows],
+        "trained": [_trained(row) for row in rows],
         **{title: [_further(row.figures.get(title), figure) for row in rows] for title in further},
         "lr": ["" if row.lr is None else f"{row.lr:g}" for row in rows],
-        "trained": [_trained(row) for row in rows],
     }
     filled = {name: cells for name, cells in columns.items() if any(cells)}
     numeric = [i for i, name in enumerate(filled) if name not in ("", " ", "95 % interval")]
     return table([*filled], zip(*filled.values(), strict=True), numeric, class_="results")
+
+
+def parameters_lead(content: Content) -> str:
+    """How the plot over parameters is read where its points are not named one by one."""
+    if len(content.trained_rows) <= FEW:
+        return ""
+    return "Bars are 95 % intervals. Ranks of a method are joined by a line; the number beside a point is its rank."
 
 
 def tuning(content: Content) -> str:
@@ -150,7 +157,7 @@ def _further(value: float | None, figure: Figure) -> str:
     """A further figure; undefined ones stay empty."""
     if value is None or math.isnan(value):
         return ""
-    return percent(value) if figure.percent else f"{value:.3g}"
+    return percent(value) if figure.percent else number(value)
 
 
 def _gain(row: Row, figure: Figure) -> str:

@@ -10,7 +10,7 @@ from visionpeft.metrics.scores import TERTILES
 from visionpeft.report.case_figures import dice_distribution, dice_over_volume
 from visionpeft.report.case_scores import CaseTable
 from visionpeft.report.content import Content
-from visionpeft.report.markup import drawing, section, table, tag
+from visionpeft.report.markup import drawing, number, section, table, tag
 from visionpeft.report.viewer import viewer
 
 COLUMNS = {"dice": "Dice", "iou": "IoU", "hd95": "HD95", "nsd": "NSD", "volume_error": "volume error"}
@@ -42,7 +42,7 @@ def _volume(content: Content, tables: dict[str, CaseTable]) -> str:
     """The plot, and a table of every entry by thirds."""
     of_main = tables[content.result.main.label]
     spans = [of_main.volume[of_main.tertile == place] for place in range(len(TERTILES))]
-    ranges = [tag("small", f"{v.min():,.3g} – {v.max():,.3g} {of_main.unit}") if len(v) else "" for v in spans]
+    ranges = [tag("small", f"{number(v.min())} – {number(v.max())} {of_main.unit}") if len(v) else "" for v in spans]
     names = dict(zip(TERTILES, ranges, strict=True)) | {"empty": ""}
     rows = {label: found.by_tertile() for label, found in tables.items()}
     shown = [name for name in names if any(name in row for row in rows.values())]
@@ -54,7 +54,7 @@ def _volume(content: Content, tables: dict[str, CaseTable]) -> str:
 
 def _classes_lead(of_main: CaseTable, main: str) -> str:
     return (
-        f"{main}, with intervals over cases and seeds. HD95 in mm where the data says how large a "
+        f"Of {main}, with intervals over cases and seeds. HD95 in mm where the data says how large a "
         f"{'voxel' if of_main.unit == 'ml' else 'pixel'} is; the volume error is relative and without its sign."
     )
 
@@ -87,6 +87,4 @@ def _estimate(found: Estimate | None) -> str:
     """A value with its interval; empty where it is undefined."""
     if found is None or math.isnan(found.value):
         return ""
-    digits = 3 if abs(found.value) < 10 else 1
-    bounds = tag("small", f"{found.low:.{digits}f} – {found.high:.{digits}f}")
-    return f"{found.value:.{digits}f} {bounds}"
+    return f"{number(found.value)} {tag('small', f'{number(found.low)} – {number(found.high)}')}"

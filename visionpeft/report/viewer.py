@@ -13,7 +13,7 @@ from PIL import Image
 
 from visionpeft.report import layers
 from visionpeft.report.content import Content
-from visionpeft.report.markup import tag, void
+from visionpeft.report.markup import number, tag, void
 
 CHOICES = {"prediction": "prediction", "errors": "errors", "plain": "neither"}
 """What may fill the picture, the first to begin with."""
@@ -85,7 +85,7 @@ def _slider(case: dict[str, Any], first: int) -> str:
 
 
 def _caption(case: dict[str, Any], name: str) -> str:
-    volume = f", {case['volume']:,.4g} {case['unit']}" if "volume" in case else ""
+    volume = f", {number(case['volume'])} {case['unit']}" if "volume" in case else ""
     words = tag("small", f"{name}{escape(volume)}")
     return tag("figcaption", tag("strong", escape(case["role"])), f" Dice {case['dice']:.3f} ", words)
 

@@ -75,10 +75,14 @@ def _places(mask: np.ndarray, guess: np.ndarray) -> list[int]:
 
 
 def _visible(image: np.ndarray) -> np.ndarray:
-    """``(C, *spatial)`` normalised values to uint8 ``(*spatial, 1 or 3)``, stretched over their central 98 %."""
+    """``(C, *spatial)`` normalised values to uint8 ``(*spatial, 1 or 3)``, stretched over their central 99 %.
+
+    What is exactly zero everywhere, as the air that z-scores leave out, is black.
+    """
     channels = image if len(image) == 3 else image[:1]
-    low, high = np.percentile(channels, (1, 99))
-    scaled = np.clip((channels - low) / max(high - low, 1e-6), 0, 1)
+    seen = (channels != 0).any(0)
+    low, high = np.percentile(channels[:, seen] if seen.any() else channels, (0.5, 99.5))
+    scaled = np.where(seen, np.clip((channels - low) / max(high - low, 1e-6), 0, 1), 0)
     return np.moveaxis((255 * scaled).astype(np.uint8), 0, -1)
 
 
