@@ -67,11 +67,17 @@ def made_by(
     """``y``, labelled with how it was made; :func:`source_of` reads the label.
 
     For a cheap function of parameters and buffers, which are there anyway: whoever needs ``y`` in backward keeps
-    those. A copy or view of ``y`` has no label, and a label outlived by a change in place of ``y`` does not count.
+    those. A copy or view of ``y`` has no label, and neither does a label count once ``y`` or what it was made from has
+    been changed in place.
     """
     if usable(y) and y.grad_fn is not None:  # in this order: a compiler cannot be asked for grad_fn
-        y._made_by = Recipe(function, tensors, rest), y._version  # pyright: ignore[reportAttributeAccessIssue]
+        recipe = Recipe(function, tensors, rest)
+        y._made_by = recipe, _versions(y, recipe)  # pyright: ignore[reportAttributeAccessIssue]
     return y
+
+
+def _versions(y: Tensor, recipe: Recipe) -> list[int]:
+    return [y._version, *(tensor._version for tensor in recipe.tensors if tensor is not None)]
 
 
 def source_of(x: Tensor) -> Recipe | None:
@@ -85,7 +91,8 @@ def source_of(x: Tensor) -> Recipe | None:
     if node is None or not torch.is_grad_enabled() or not usable(x) or saved_by_torch_hooks():
         return None
     if label := getattr(x, "_made_by", None):
-        return label[0] if label[1] == x._version else None
+        recipe, versions = label
+        return recipe if versions == _versions(x, recipe) else None
     if x._version or x.output_nr:
         return None
     try:

@@ -16,7 +16,7 @@ class Task(Section):
     """The loss, and how whole cases are predicted from windows."""
 
     name: Literal["segment"]
-    loss: Literal["dice_ce", "dice_focal", "generalized_dice"] = "dice_ce"
+    loss: Literal["dice_ce", "dice_focal", "generalized_dice", "generalized_dice_ce"] = "dice_ce"
     class_weights: list[Weight] | None = Field(default=None, description="one a class, the background's first")
     deep_supervision: bool = Field(default=True, description="losses on the side outputs, where the network has some")
     window: Size | None = Field(default=None, description="sliding window; default: the whole case at once")
