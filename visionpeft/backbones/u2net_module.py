@@ -12,6 +12,19 @@ from torch import Tensor, nn
 
 from visionpeft.backbones.weights import State
 
+_Widths = tuple[tuple[int, int], ...]
+
+VARIANTS: dict[str, tuple[_Widths, _Widths]] = {
+    "u2net": (
+        ((32, 64), (32, 128), (64, 256), (128, 512), (256, 512), (256, 512)),
+        ((16, 64), (32, 64), (64, 128), (128, 256), (256, 512)),
+    ),
+    "u2netp": (((16, 64),) * 6, ((16, 64),) * 5),
+}
+"""Name → channels inside and behind the stages of encoder and decoder, the finest first; ``u2netp`` is small."""
+_HEIGHTS = (7, 6, 5, 4, 4, 4)
+_DILATED = (5, 6)
+
 
 class U2Net(nn.Module):
     """Maps ``(B, in_channels, H, W)`` to class logits ``(B, classes, H, W)``.
@@ -20,28 +33,27 @@ class U2Net(nn.Module):
     finest to the coarsest.
     """
 
-    def __init__(self, in_channels: int = 3, classes: int = 1):
+    def __init__(self, in_channels: int = 3, classes: int = 1, variant: str = "u2net"):
         super().__init__()
-        self.stage1 = RSU(7, in_channels, 32, 64)
-        self.stage2 = RSU(6, 64, 32, 128)
-        self.stage3 = RSU(5, 128, 64, 256)
-        self.stage4 = RSU(4, 256, 128, 512)
-        self.stage5 = RSU(4, 512, 256, 512, dilated=True)
-        self.stage6 = RSU(4, 512, 256, 512, dilated=True)
-        self.stage5d = RSU(4, 1024, 256, 512, dilated=True)
-        self.stage4d = RSU(4, 1024, 128, 256)
-        self.stage3d = RSU(5, 512, 64, 128)
-        self.stage2d = RSU(6, 256, 32, 64)
-        self.stage1d = RSU(7, 128, 16, 64)
-        for depth, width in enumerate((64, 64, 128, 256, 512, 512), start=1):
+        encoder, decoder = VARIANTS[variant]
+        outs = [in_channels, *(out for _, out in encoder)]
+        for depth, (mid, out) in enumerate(encoder, start=1):
+            self.add_module(f"stage{depth}", RSU(_HEIGHTS[depth - 1], outs[depth - 1], mid, out, depth in _DILATED))
+        coarser = outs[-1]
+        for depth, (mid, out) in reversed(list(enumerate(decoder, start=1))):
+            stage = RSU(_HEIGHTS[depth - 1], coarser + outs[depth], mid, out, depth in _DILATED)
+            self.add_module(f"stage{depth}d", stage)
+            coarser = out
+        for depth, width in enumerate([*(out for _, out in decoder), outs[-1]], start=1):
             self.add_module(f"side{depth}", nn.Conv2d(width, classes, 3, padding=1))
         self.outconv = nn.Conv2d(6 * classes, classes, 1)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """See the class."""
-        down = [self.stage1(images)]
-        for depth in range(2, 7):
-            down.append(self.get_submodule(f"stage{depth}")(_halved(down[-1])))
+        down = []
+        for depth in range(1, 7):
+            stage = self.get_submodule(f"stage{depth}")
+            down.append(stage(_halved(down[-1]) if down else images))
         up = down[-1:]
         for depth in range(5, 0, -1):
             skip = down[depth - 1]

