@@ -14,7 +14,7 @@ from visionpeft.errors import UserError
 from visionpeft.pipeline import run
 from visionpeft.report import write_report
 
-VOID = {"meta", "img", "link", "br", "line", "circle", "path", "use", "image", "rect"}
+VOID = {"meta", "img", "input", "link", "br", "line", "circle", "path", "use", "image", "rect"}
 
 
 class Page(HTMLParser):

@@ -22,7 +22,7 @@ class Label:
 
 
 def write_labels(figure: Any, axis: Any, labels: Sequence[Label], covered: Sequence[Any], size: float = 9) -> None:
-    """Write ``labels``, trying eight places around each point.
+    """Write ``labels``, trying a dozen places around each point.
 
     Args:
         covered: ``(x, low, high)`` of error bars in data coordinates, which a name should not lie on.
@@ -55,10 +55,9 @@ def write_labels(figure: Any, axis: Any, labels: Sequence[Label], covered: Seque
 
 def _shifts(width: float, height: float) -> list[tuple[float, float]]:
     """From a point to the lower left corner of its name, the places one likes most first."""
-    left, right, middle = -_GAP - width, _GAP, -width / 2
-    level, above, below = -height / 2 + 1, _GAP - 2, -_GAP - height + 2
-    near = [(right, level), (left, level), (right, above), (right, below), (left, above), (left, below)]
-    return [*near, (middle, above + 2), (middle, below - 2)]
+    left, right, level = -_GAP - width, _GAP, -height / 2 + 1
+    beside = [(side, level + lines * height) for lines in (0, 1, -1, 2, -2) for side in (right, left)]
+    return [*beside, (-width / 2, _GAP), (-width / 2, -_GAP - height)]
 
 
 def _around(x: float, y: float, reach: float = 4.5) -> Box:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from html import escape
 
+import numpy as np
+
 from visionpeft.metrics import Estimate
 from visionpeft.metrics.scores import TERTILES
 from visionpeft.report.case_figures import dice_distribution, dice_over_volume
@@ -42,7 +44,7 @@ def _volume(content: Content, tables: dict[str, CaseTable]) -> str:
     """The plot, and a table of every entry by thirds."""
     of_main = tables[content.result.main.label]
     spans = [of_main.volume[of_main.tertile == place] for place in range(len(TERTILES))]
-    ranges = [tag("small", f"{number(v.min())} – {number(v.max())} {of_main.unit}") if len(v) else "" for v in spans]
+    ranges = [tag("small", _range(span, of_main.unit)) if len(span) else "" for span in spans]
     names = dict(zip(TERTILES, ranges, strict=True)) | {"empty": ""}
     rows = {label: found.by_tertile() for label, found in tables.items()}
     shown = [name for name in names if any(name in row for row in rows.values())]
@@ -50,6 +52,11 @@ def _volume(content: Content, tables: dict[str, CaseTable]) -> str:
     head = ("", *(f"{name} {names[name]}" for name in shown))
     listing = table(head, cells, numeric=range(1, len(head)), class_="results")
     return drawing(dice_over_volume(content, tables), single=True) + listing
+
+
+def _range(volumes: np.ndarray, unit: str) -> str:
+    cases = f"{len(volumes)} case{'s' if len(volumes) > 1 else ''}"
+    return f"{number(volumes.min())} – {number(volumes.max())} {unit}, {cases}"
 
 
 def _classes_lead(of_main: CaseTable, main: str) -> str:
@@ -84,7 +91,9 @@ def _named(label: str, content: Content) -> str:
 
 
 def _estimate(found: Estimate | None) -> str:
-    """A value with its interval; empty where it is undefined."""
+    """A value with its interval, if it has one (a single case has none); empty where it is undefined."""
     if found is None or math.isnan(found.value):
         return ""
+    if found.low == found.high:
+        return number(found.value)
     return f"{number(found.value)} {tag('small', f'{number(found.low)} – {number(found.high)}')}"
