@@ -19,9 +19,10 @@ from visionpeft.surgery.mount import hosts
 
 def why_not_mergeable(recipe: Recipe) -> str | None:
     """The reason a recipe's adapter cannot be folded into weights, or None."""
-    if not recipe.method.adapts or build_method(recipe.method).mergeable:
-        return None
-    return f"{recipe.method.name} acts on activations and cannot be folded into weights; the adapter folder holds it"
+    for method, _ in recipe.adapters.values():
+        if not build_method(method).mergeable:
+            return f"{method.name} acts on activations and cannot be folded into weights; the adapter folder holds it"
+    return None
 
 
 def write_merged(path: Path, stages: Stages, recipe: Recipe, images: Tensor) -> Parity:

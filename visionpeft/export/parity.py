@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,33 +21,47 @@ class ParityError(VisionPEFTError):
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest difference of logits on a batch, absolute and as a fraction of the largest logit."""
+    """Largest difference of logits on a batch, absolute and as a fraction of the largest logit.
+
+    ``same_class`` is the share of images, or of the ``voxels`` of class maps, that get the same class from both.
+    ``note`` says what else there is to know of the artifact, such as which sizes it takes.
+    """
 
     images: int
     difference: float
     relative: float
     same_class: float
+    voxels: int = 0
+    note: str = ""
 
     def __str__(self) -> str:
-        return (
+        same = f"{self.same_class:.2%} of {self.voxels:,} voxels" if self.voxels else f"{self.same_class:.0%}"
+        found = (
             f"{self.images} images: logits differ by at most {self.difference:.1e} ({self.relative:.1e} relative), "
-            f"{self.same_class:.0%} the same class"
+            f"{same} the same class"
         )
+        return f"{found}; {self.note}" if self.note else found
 
 
 @torch.inference_mode()
-def compare(adapted: nn.Module, artifact: Callable[[Tensor], Tensor], images: Tensor, kind: str) -> Parity:
-    """Run both on ``images (B, C, H, W)``.
+def compare(adapted: nn.Module, artifact: Callable[[Tensor], Any], images: Tensor, kind: str) -> Parity:
+    """Run both on ``images (B, C, *spatial)``; of several class maps the first, main one counts.
 
     Raises:
         ParityError: the logits differ by more than :data:`TOLERANCE`.
     """
     adapted.eval()
-    wanted, found = adapted(images).float(), artifact(images).float()
+    wanted, found = main_output(adapted(images)).float(), main_output(artifact(images)).float()
     difference = (wanted - found).abs().max().item()
     relative = difference / max(wanted.abs().max().item(), 1e-12)
     same = (wanted.argmax(1) == found.argmax(1)).float().mean().item()
-    parity = Parity(len(images), difference, relative, same)
+    voxels = wanted[:, 0].numel() if wanted.ndim > 2 else 0
+    parity = Parity(len(images), difference, relative, same, voxels)
     if not relative <= TOLERANCE:  # also catches NaN
         raise ParityError(f"the {kind} artifact disagrees with the adapted model: {parity}")
     return parity
+
+
+def main_output(output: Any) -> Tensor:
+    """The class scores or class maps of a network: of several (deep supervision) the first."""
+    return output if isinstance(output, Tensor) else output[0]

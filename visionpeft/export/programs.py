@@ -12,24 +12,31 @@ from torch import Tensor, nn
 
 from visionpeft.errors import UserError
 from visionpeft.export.parity import Parity, compare
+from visionpeft.export.sizes import MainOutput, exported, with_sizes
 from visionpeft.files import atomic_write
 
 
 def write_program(path: Path, model: nn.Module, images: Tensor) -> Parity:
     """Save ``model`` as a ``torch.export`` program (``.pt2``) with a free batch size, and compare it on ``images``.
 
+    Images of a segmentation network may have any size that the network takes, where it can be exported so; the result
+    says which.
+
     Raises:
         ParityError: the loaded program does not say what the model says.
     """
-    batch = torch.export.Dim("batch", min=1)
-    with torch.no_grad():
-        program = torch.export.export(model.eval(), (images,), dynamic_shapes=({0: batch},))
+
+    def export(shapes: dict[int, Any]) -> torch.export.ExportedProgram:
+        return torch.export.export(MainOutput(model).eval(), (images,), dynamic_shapes=({**shapes},))
+
+    program = exported(export, model, images)
     atomic_write(path, lambda temporary: _to(temporary, ".pt2", lambda file: torch.export.save(program, file)))
-    return compare(model, torch.export.load(path).module(), images, "torch.export")
+    loaded = torch.export.load(path).module()
+    return with_sizes(compare(model, loaded, images, "torch.export"), model, loaded, images)
 
 
 def write_onnx(path: Path, model: nn.Module, images: Tensor) -> Parity:
-    """Save ``model`` as ONNX with a free batch size, and compare it under onnxruntime.
+    """Save ``model`` as ONNX with a free batch size, and compare it under onnxruntime; sizes as in a program.
 
     Raises:
         UserError: onnx, onnxscript or onnxruntime is not installed.
@@ -40,10 +47,11 @@ def write_onnx(path: Path, model: nn.Module, images: Tensor) -> Parity:
         raise UserError(f"ONNX export needs {', '.join(missing)}: pip install 'visionpeft[onnx]'")
     import onnxruntime
 
-    shapes = ({0: torch.export.Dim("batch", min=1)},)
-    with torch.no_grad():
-        program = torch.onnx.export(model.eval(), (images,), dynamo=True, dynamic_shapes=shapes, verbose=False)
-    assert program is not None, "dynamo=True returns the program"
+    def export(shapes: dict[int, Any]) -> Any:
+        wrapped = MainOutput(model).eval()
+        return torch.onnx.export(wrapped, (images,), dynamo=True, dynamic_shapes=({**shapes},), verbose=False)
+
+    program = exported(export, model, images)
     atomic_write(path, lambda temporary: program.save(str(temporary), external_data=False))
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
@@ -51,7 +59,7 @@ def write_onnx(path: Path, model: nn.Module, images: Tensor) -> Parity:
     def run(batch: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {name: batch.numpy()})[0])
 
-    return compare(model, run, images, "ONNX")
+    return with_sizes(compare(model, run, images, "ONNX"), model, run, images)
 
 
 def _to(path: Path, suffix: str, save: Callable[[Path], Any]) -> None:
