@@ -33,9 +33,7 @@ def check_cases(card: SegmentationCard, sheet: Path | None) -> None:
     if sheet and found.table and found.rows:
         out.print(Text(f"sheet: {write_sheet(sheet, found.table, [row.index for row in found.rows])}"), soft_wrap=True)
     if found.broken:
-        raise DataError(
-            f"data set {card.name!r} is broken in {len(found.broken)} place(s), the first: {found.broken[0]}"
-        )
+        raise DataError(f"data set {card.name!r} is broken in {len(found.broken)} place(s)")
 
 
 def _cases(name: str, found: Findings) -> Table:
@@ -51,9 +49,8 @@ def _cases(name: str, found: Findings) -> Table:
 
 def _balance(found: Findings) -> Table:
     """Share of the voxels of each part that a class has, and in how many cases it occurs."""
-    table = Table(
-        "class", *PARTS, title="share of the voxels (cases that show it)", title_justify="left", show_edge=False
-    )
+    title = "share of the voxels (cases that show it)"
+    table = Table("class", *PARTS, title=title, title_justify="left", show_edge=False)
     for label, name in enumerate(found.classes):
         cells = [_share([row for row in found.rows if row.part == part], label) for part in PARTS]
         table.add_row(Text(name), *cells)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from visionpeft.data.segmentation.cards import SegmentationCard
+from visionpeft.data.segmentation.cards import Intensity, SegmentationCard
 from visionpeft.data.sources import FolderSource, Fraction, Sha256, Source, Strict, explain
 from visionpeft.errors import DataError, unknown
 from visionpeft.files import resource
@@ -150,7 +150,7 @@ def _folder_card(folder: Path) -> AnyCard:
         "sources": (FolderSource(kind="folder", path=str(folder.resolve())),),
     }
     if (folder / "images").is_dir() and (folder / "masks").is_dir():
-        return load_card("pairs").model_copy(update=place)
+        return _pairs_card(folder).model_copy(update=place)
     if (folder / "dataset.json").is_file():
         return load_card("decathlon").model_copy(update=place)
     template = load_card("folder")
@@ -158,3 +158,15 @@ def _folder_card(folder: Path) -> AnyCard:
     official = (folder / "train").is_dir() and (folder / "test").is_dir()
     split = template.split.model_copy(update={"test": "official"}) if official else template.split
     return template.model_copy(update={**place, "split": split})
+
+
+def _pairs_card(folder: Path) -> SegmentationCard:
+    """The template ``pairs`` for what lies in the folder: volumes have three axes, one channel and z-scores."""
+    template = load_card("pairs")
+    assert isinstance(template, SegmentationCard)
+    official = {part: "official" for part in ("val", "test") if (folder / "images" / part).is_dir()}
+    changes: dict[str, object] = {"split": template.split.model_copy(update=official)}
+    if any(path.name.lower().endswith((".nii", ".nii.gz", ".dcm")) for path in (folder / "images").rglob("*")):
+        augment = template.augment.model_copy(update={"flip": (0,)})
+        changes |= {"axes": 3, "channels": 1, "intensity": Intensity(kind="zscore"), "augment": augment}
+    return template.model_copy(update=changes)

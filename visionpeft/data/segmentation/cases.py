@@ -24,12 +24,14 @@ class Sample:
         mask: integers ``(*spatial)``, classes 0 … K-1.
         spacing: millimetres of a voxel along each spatial axis; 1 where the file does not say.
         affine: 4×4 map from voxel to scanner space (RAS), or None.
+        orientation: the order of the axes in the file, such as ``"LPS"``; empty where it has none.
     """
 
     image: np.ndarray
     mask: np.ndarray
     spacing: tuple[float, ...]
     affine: np.ndarray | None = None
+    orientation: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,7 @@ class Case:
         mask: int64 ``(*spatial)``, 0 is the background.
         spacing: millimetres along each spatial axis.
         affine: 4×4 map from voxel to scanner space (RAS), or None.
+        orientation: the order of the axes in the file, such as ``"LPS"``; empty where it has none.
     """
 
     key: str
@@ -61,6 +64,7 @@ class Case:
     mask: np.ndarray
     spacing: tuple[float, ...]
     affine: np.ndarray | None
+    orientation: str = ""
 
 
 class CaseTable:
@@ -120,7 +124,7 @@ class CaseTable:
         sample = entry.load()
         image = np.ascontiguousarray(self._normalise(sample.image), np.float32)
         mask = np.ascontiguousarray(sample.mask, np.int64)
-        return Case(entry.key, entry.group, image, mask, sample.spacing, sample.affine)
+        return Case(entry.key, entry.group, image, mask, sample.spacing, sample.affine, sample.orientation)
 
     def _forget(self) -> None:
         held = sum(case.image.nbytes + case.mask.nbytes for case in self._decoded.values())

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
+from skimage.measure import label
 
 from visionpeft.data.readers import content
 from visionpeft.data.segmentation.cards import SegmentationCard
@@ -49,9 +49,9 @@ def thresholds(card: SegmentationCard, folder: Path) -> list[Entry]:
 def _labelled(volume: np.ndarray, ranges: Sequence[tuple[float, float]]) -> np.ndarray:
     """The class of each voxel; only the largest connected object keeps one, since the head-holder is none of it."""
     mask = np.zeros(volume.shape, np.uint8)
-    for label, (low, high) in enumerate(ranges, start=1):
-        mask[(volume >= low) & (volume <= high)] = label
-    objects, _ = ndimage.label(mask)
+    for value, (low, high) in enumerate(ranges, start=1):
+        mask[(volume >= low) & (volume <= high)] = value
+    objects = np.asarray(label(mask > 0, connectivity=1))
     sizes = np.bincount(objects.ravel())
     sizes[0] = 0
     return np.where(objects == sizes.argmax(), mask, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from visionpeft.data.segmentation.ct import thresholds
 from visionpeft.data.segmentation.cutouts import cutouts
 from visionpeft.data.segmentation.intensity import normalise
 from visionpeft.data.segmentation.lesions import lesions
+from visionpeft.data.segmentation.pairs import completed, own_cases
 from visionpeft.data.segmentation.parts import draw_groups
 from visionpeft.data.segmentation.volumes import tiles, tissue
 from visionpeft.errors import DataError
@@ -26,6 +28,8 @@ READERS: dict[str, Callable[[SegmentationCard, Path], list[Entry]]] = {
     "lesions": lesions,
     "cutouts": cutouts,
     "thresholds": thresholds,
+    "pairs": own_cases,
+    "decathlon": own_cases,
 }
 
 
@@ -49,17 +53,25 @@ def open_segmentation(card: SegmentationCard | str | Path, cache: Path | None = 
             split is not the one the card pins.
     """
     card = segmentation_card(card)
-    entries = READERS[card.reader.format](card, stage(card, cache))
-    if not entries:
-        raise DataError(f"data set {card.name!r} ({card.title}) has no case")
-    rule = partial(normalise, rule=card.intensity)
-    table = CaseTable(entries, _parts(card, entries), card.classes, card.axes, card.channels, rule)
+    folder = stage(card, cache)
+    card = completed(card, folder)
+    table = as_table(card, READERS[card.reader.format](card, folder))
     if card.split.sha256 and table.sha256 != card.split.sha256:
         raise DataError(
             f"data set {card.name!r}: the split has sha256 {table.sha256}, but the card pins {card.split.sha256}; "
             "figures would not be comparable"
         )
     return table
+
+
+def as_table(card: SegmentationCard, entries: Sequence[Entry]) -> CaseTable:
+    """Divide the cases by the card's split rule."""
+    if not entries:
+        raise DataError(f"data set {card.name!r} ({card.title}) has no case")
+    if doubled := next((key for key, count in Counter(entry.key for entry in entries).items() if count > 1), None):
+        raise DataError(f"data set {card.name!r} names the case {doubled!r} twice")
+    rule = partial(normalise, rule=card.intensity)
+    return CaseTable(entries, _parts(card, entries), card.classes, card.axes, card.channels, rule)
 
 
 def _parts(card: SegmentationCard, entries: Sequence[Entry]) -> np.ndarray:
