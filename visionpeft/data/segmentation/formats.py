@@ -124,8 +124,8 @@ def _stack(values: np.ndarray, axes: int, path: Path) -> Picture:
 
 
 def _nifti(path: Path, axes: int) -> Picture:
-    image = Nifti1Image.from_filename(path)
-    header: Any = image.header
+    image: Any = Nifti1Image.from_filename(path)
+    header = image.header
     placed = bool(header["sform_code"]) or bool(header["qform_code"])
     sizes = tuple(float(size) for size in header.get_zooms())
     return _volume(np.asarray(image.dataobj), image.affine if placed else None, sizes, axes, path)
@@ -143,7 +143,7 @@ def _volume(values: np.ndarray, affine: np.ndarray | None, sizes: tuple[float, .
     turned = None
     if affine is not None:
         turned = orientations.io_orientation(affine)
-        affine = affine @ orientations.inv_ornt_aff(turned, values.shape[:3])
+        affine = np.asarray(affine @ orientations.inv_ornt_aff(turned, values.shape[:3]))
         values = orientations.apply_orientation(values, turned)
         sizes = tuple(float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
     channels = np.moveaxis(values, -1, 0) if values.ndim == 4 else values[None]
