@@ -21,7 +21,7 @@ from visionpeft.metrics import bootstrap_interval
 from visionpeft.pipeline import run
 from visionpeft.recipe import Entry
 from visionpeft.recipe.loading import recipe_from
-from visionpeft.report import layers
+from visionpeft.report import case_figures, layers
 from visionpeft.report.case_scores import CaseTable, estimate
 from visionpeft.report.content import Content
 from visionpeft.report.drawing import drawn
@@ -135,6 +135,17 @@ def test_the_tables_hold_the_runs_figures(html: str, finished: RunResult):
     of_class = CaseTable.of(content, "lora r1").of_class(1)
     assert f"dark ball {number(of_class['dice'].value)}" in text and "bright <ball>" in text
     assert "Dice by class of every entry" in text
+
+
+def test_a_crowd_of_cases_is_drawn_as_a_picture(finished: RunResult, monkeypatch: pytest.MonkeyPatch):
+    content = Content.read(finished.folder)
+    tables = {row.label: CaseTable.of(content, row.label) for row in finished.rows}
+    assert "<image" not in case_figures.dice_distribution(content, tables) + case_figures.dice_over_volume(
+        content, tables
+    )
+    monkeypatch.setattr(case_figures, "MOST_POINTS", 2)
+    for svg in (case_figures.dice_distribution(content, tables), case_figures.dice_over_volume(content, tables)):
+        assert re.search(r'<image xlink:href="data:image/png;base64,', svg)
 
 
 def test_seeds_and_cases_make_the_interval_and_undefined_values_none():

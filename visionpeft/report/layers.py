@@ -84,7 +84,7 @@ def _colour_number(mask: np.ndarray) -> np.ndarray:
     return np.where(mask > 0, (mask.astype(np.int64) - 1) % len(CLASS_COLOURS) + 1, 0)
 
 
-def _paletted(planes: Sequence[np.ndarray], colours: Sequence[tuple[int, int, int]], opacity: Sequence[int]) -> str:
+def _paletted(planes: Sequence[np.ndarray], colours: Sequence[tuple[int, ...]], opacity: Sequence[int]) -> str:
     """A PNG whose value 0 is transparent and ``i`` is the colour ``i - 1``."""
     picture = Image.fromarray(np.concatenate(planes).astype(np.uint8), "P")
     picture.putpalette([0, 0, 0, *(part for colour in colours for part in colour)])
