@@ -9,6 +9,7 @@ from torch import nn
 
 import visionpeft as vp
 from visionpeft import backbones
+from visionpeft.recipe import build_method, entries, load_recipe
 
 SALT_TOPS = {("attn.qkv", "attn.out"): 760, ("mlp.up", "mlp.down"): 50, ("neck.*",): 250}
 """Leading singular values of SALT's run on the encoder of SAM ViT-B: 760 and 50 of 768, 250 of 256."""
@@ -61,3 +62,16 @@ def test_clip_lora_and_block_lora(method: str, options: dict, expected: int):
     report = vp.adapt(model, method, ["attn.qkv[q,k,v]"], **options)
     assert len(report.sites) == 2 * 12 * 3
     assert report.trainable == expected
+
+
+@pytest.mark.parametrize(("label", "expected"), [("SALT r4", 179_368), ("SALT r256", 8_967_112)])
+def test_the_recipe_for_sam_builds_with_the_published_counts(label: str, expected: int):
+    entry = next(entry for entry in entries(load_recipe("segment/salt/sam-vit-b")) if entry.label == label)
+    section = entry.recipe.backbone
+    options = {"image_size": section.image_size, **section.options}
+    model = backbones.load(section.name, pretrained=False, num_classes=2, device="meta", **options).model
+    reports = [
+        vp.adapt(model, build_method(method), targets=targets, name=name)
+        for name, (method, targets) in entry.recipe.adapters.items()
+    ]
+    assert sum(report.trainable for report in reports) == expected

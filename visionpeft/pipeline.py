@@ -178,7 +178,7 @@ def _control(kind: Kind, name: str, recipe: Recipe, seed: int, folder: Path) -> 
 def _artifacts(kind: Kind, trained: _Trained, recipe: Recipe, folder: Path) -> str:
     """Adapter, other trained weights, examples and the merged model of the first draw; how the merge went."""
     stages, entry = restored(trained.specs[0]), trained.entry
-    write_trained(folder, stages, entry.recipe.method.adapts)
+    write_trained(folder, stages, entry.recipe)
     kind.write_examples(folder, stages, _tested(kind, trained.specs[0]))
     if reason := why_not_mergeable(entry.recipe):
         return reason

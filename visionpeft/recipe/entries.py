@@ -61,6 +61,8 @@ def _compared(base: dict[str, Any], item: Compare, index: int) -> Entry:
     changes = item.model_dump(mode="json", exclude_unset=True, exclude={"label"})
     if item.tune is None and item.trainer is not None and "lr" in item.trainer.model_fields_set:
         data.pop("tune", None)  # its own learning rate, so nothing is left to tune
+    if item.method is not None:
+        data.pop("also", None)  # further adapters belong to the method they stand beside
     for key, value in changes.items():
         data[key] = {**data.get(key, {}), **value} if key in MERGED else value
     return Entry(item.label, recipe_from(data, f"compare.{index} ({item.label})"))

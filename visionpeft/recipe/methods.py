@@ -38,9 +38,9 @@ def check_methods(recipe: Recipe) -> None:
     """Refuse a recipe of which an entry names a method or an option that does not exist."""
     for entry in entries(recipe):
         section = entry.recipe.method
-        if section.adapts:
-            build_method(section)
-        elif section.options:
+        for method, _ in entry.recipe.adapters.values():
+            build_method(method)
+        if not section.adapts and section.options:
             raise OptionError(f"method {section.name!r} has no options, found {', '.join(section.options)}")
 
 

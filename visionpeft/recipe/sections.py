@@ -59,6 +59,13 @@ class Method(Section):
         return self.name not in WITHOUT_ADAPTER
 
 
+class Further(Section):
+    """One more adapter beside the main one: other weights, or another method."""
+
+    method: Method
+    targets: Annotated[list[str], Field(min_length=1)]
+
+
 class Norm(Section):
     """Normalisation layers of the frozen network."""
 
@@ -130,6 +137,7 @@ class Compare(Section):
     backbone: _partial(Backbone) | None = None  # pyright: ignore[reportInvalidTypeForm]
     method: Method | None = None
     targets: list[str] | None = None
+    also: list[Further] | None = None
     train_also: list[str] | None = None
     norm: Norm | None = None
     trainer: _partial(Trainer) | None = None  # pyright: ignore[reportInvalidTypeForm]
@@ -157,6 +165,7 @@ class Recipe(Section):
     targets: list[str] = Field(
         default=[], description="paths, path endings, roles, globs or re:…, see `visionpeft show`"
     )
+    also: list[Further] = Field(default=[], description="further adapters, as where a rank differs by layer")
     train_also: list[str] = Field(default=["head"], description="modules trained whole beside the adapter")
     norm: Norm = Norm()
     data: Section
@@ -176,9 +185,17 @@ class Recipe(Section):
     def _consistent(self) -> Recipe:
         if self.method.adapts and not self.targets:
             raise ValueError(f"targets: {self.method.name!r} needs at least one, for instance [linear, conv]")
+        if self.also and not all(part.method.adapts for part in (self, *self.also)):
+            raise ValueError("also: further adapters go beside a method that adapts, and adapt themselves")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} names one seed twice")
         return self
+
+    @property
+    def adapters(self) -> dict[str, tuple[Method, list[str]]]:
+        """Adapter name → method and targets: ``default``, ``default-2``, …; none where nothing is adapted."""
+        parts = [(part.method, part.targets) for part in (self, *self.also) if part.method.adapts]
+        return {f"default-{number}" if number > 1 else "default": part for number, part in enumerate(parts, 1)}
 
     @property
     def controls(self) -> list[str]:

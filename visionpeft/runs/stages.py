@@ -15,6 +15,7 @@ from visionpeft.errors import OptionError
 from visionpeft.recipe import Recipe, build_method
 from visionpeft.runs.kinds import Draw, Stages, kind_of
 from visionpeft.surgery.adapt import adapt
+from visionpeft.surgery.audit import audit
 from visionpeft.surgery.report import Report
 from visionpeft.surgery.trainable import modules_named, train_whole
 from visionpeft.tasks.frozen import moving_state
@@ -56,12 +57,12 @@ def open_backbone(recipe: Recipe, classes: int, *, pretrained: bool = True) -> B
 def _preparation(
     backbone: Backbone, recipe: Recipe, heads: tuple[str, ...], seed: int, plan: list[Report]
 ) -> Callable[[nn.Module], None]:
-    """What the task does to the network before training; the adapter's report goes into ``plan``."""
+    """What the task does to the network before training; the adapters' reports go into ``plan``."""
 
     def prepare(model: nn.Module) -> None:
         beside = _trained_beside(recipe, model, heads)
         if recipe.method.adapts:
-            plan.append(_adapted(backbone, recipe, beside, seed))
+            plan.extend(_adapted(backbone, recipe, beside, seed))
         else:
             _train_only(model, recipe, heads, beside)
 
@@ -73,19 +74,29 @@ def _trained_beside(recipe: Recipe, model: nn.Module, heads: tuple[str, ...]) ->
     named = {"head": heads}
     if {"encoder", "decoder"} & set(recipe.train_also):
         named = {**parts_of(model), **named}
+    for name in recipe.train_also:
+        if not named.get(name, (name,)):
+            raise OptionError(f"train_also: {name!r}: this {type(model).__name__} has no {name} beside its other parts")
     found = [path for name in recipe.train_also for path in named.get(name, (name,))]
     return [*found, *(["norm"] if recipe.norm.train else [])]
 
 
-def _adapted(backbone: Backbone, recipe: Recipe, beside: list[str], seed: int) -> Report:
-    return adapt(
-        backbone.model,
-        build_method(recipe.method),
-        targets=recipe.targets,
-        example=backbone.example_input(),
-        train_also=beside,
-        generator=torch.Generator().manual_seed(seed),
-    )
+def _adapted(backbone: Backbone, recipe: Recipe, beside: list[str], seed: int) -> list[Report]:
+    """Mount every adapter of the recipe; one report each."""
+    audited = audit(backbone.model, backbone.example_input())
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        adapt(
+            backbone.model,
+            build_method(method),
+            targets=targets,
+            name=name,
+            example=audited,
+            train_also=beside,
+            generator=generator,
+        )
+        for name, (method, targets) in recipe.adapters.items()
+    ]
 
 
 def _train_only(model: nn.Module, recipe: Recipe, heads: tuple[str, ...], beside: list[str]) -> None:

@@ -66,7 +66,7 @@ class Draw:
 class Stages:
     """Everything one training needs, built from a recipe, a draw and a learning rate.
 
-    ``plan`` holds the adapter's report once the task's ``configure_model`` has run.
+    ``plan`` holds a report an adapter once the task's ``configure_model`` has run.
     """
 
     data: Any
