@@ -38,10 +38,12 @@ def show(
     print_coverage(found)
 
 
-@app.command(epilog=example("visionpeft export runs/quickstart --format program --output model.pt2"))
+@app.command(epilog=example("visionpeft export runs/quickstart --to program -o model.pt2", "… runs/ct --to bundle"))
 def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
-    form: Annotated[str, typer.Option("--format", "-f", help="merged, program or onnx.")] = "merged",
+    form: Annotated[
+        str, typer.Option("--format", "--to", "-f", help="merged, program, onnx or bundle (MONAI).")
+    ] = "merged",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: inside the run folder.")] = None,
 ) -> None:
     """Write what a run trained as a file that needs no visionpeft, and compare it with the adapted model."""

@@ -23,8 +23,8 @@ def export_run(run: str | Path, form: str = "merged", output: str | Path | None 
 
     Args:
         run: a run folder.
-        form: ``merged`` (safetensors), ``program`` (``torch.export``) or ``onnx``.
-        output: the file to write; default ``<run>/model.<suffix>`` (for merged: ``merged.safetensors``).
+        form: ``merged`` (safetensors), ``program`` (``torch.export``), ``onnx`` or ``bundle`` (MONAI's, a folder).
+        output: the file or folder to write; default ``<run>/model.<suffix>`` (for merged: ``merged.safetensors``).
 
     Raises:
         UserError: no run folder, unknown format, or the adapter cannot be merged.
@@ -56,9 +56,16 @@ def _graph(writer: Callable[[Path, torch.nn.Module, Tensor], Parity]) -> Callabl
     return write
 
 
+def _bundle(path: Path, stages: Stages, recipe: Recipe, images: Tensor) -> Parity:
+    from visionpeft.export.bundle import write_bundle
+
+    return write_bundle(path, stages, recipe, images)
+
+
 FORMATS: dict[str, tuple[str, Callable[[Path, Stages, Recipe, Tensor], Parity]]] = {
     "merged": (folders.MERGED, write_merged),
     "program": ("model.pt2", _graph(write_program)),
     "onnx": ("model.onnx", _graph(write_onnx)),
+    "bundle": ("bundle", _bundle),
 }
 """Format → default file name and writer."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from monai.inferers.inferer import Inferer, SlidingWindowInferer
+from monai.utils.type_conversion import convert_to_dst_type
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,7 +46,8 @@ class CaseInferer(Inferer):
         image = self._resized(inputs.as_subclass(Tensor))
         found = [self._once(image.flip(m), network).flip(m) for m in (mirrors if self.flips else [()])]
         mean = torch.stack(found).mean(0)
-        return mean if mean.shape[2:] == inputs.shape[2:] else _interpolated(mean, inputs.shape[2:])
+        whole = mean if mean.shape[2:] == inputs.shape[2:] else _interpolated(mean, inputs.shape[2:])
+        return convert_to_dst_type(whole, inputs)[0]  # with the name and place of the image, where it has some
 
     def _once(self, image: Tensor, network: Callable[..., Any]) -> Tensor:
         if self.windows is not None:
@@ -59,18 +61,17 @@ class CaseInferer(Inferer):
         longest = max(image.shape[2:])
         if self.size is None or longest == self.size:
             return image
-        return _interpolated(image, [max(1, round(side * self.size / longest)) for side in image.shape[2:]])
+        shape = [max(1, round(side * self.size / longest)) for side in image.shape[2:]]
+        return _interpolated(image, shape, antialias=image.ndim == 4)
 
 
 def _probabilities(network: Callable[..., Any], image: Tensor) -> Tensor:
     output = network(image)
     maps = output if isinstance(output, Tensor) else output[0]  # deep supervision: the main output comes first
     maps = maps.float()
-    return (maps if maps.shape[2:] == image.shape[2:] else _interpolated(maps, image.shape[2:], False)).softmax(1)
+    return (maps if maps.shape[2:] == image.shape[2:] else _interpolated(maps, image.shape[2:])).softmax(1)
 
 
-def _interpolated(values: Tensor, shape: Sequence[int], smooth: bool = True) -> Tensor:
-    flat = values.ndim == 4
-    mode = "bilinear" if flat else "trilinear"
-    smooth = smooth and flat and max(shape) < max(values.shape[2:])
-    return F.interpolate(values, list(shape), mode=mode, align_corners=False, antialias=smooth)
+def _interpolated(values: Tensor, shape: Sequence[int], antialias: bool = False) -> Tensor:
+    mode = "bilinear" if values.ndim == 4 else "trilinear"
+    return F.interpolate(values, list(shape), mode=mode, align_corners=False, antialias=antialias)
