@@ -135,3 +135,11 @@ def test_a_part_that_a_network_lacks_is_named(tmp_path: Path):
     made = recipe(pictures_card(tmp_path), 2, method={"name": "frozen"}, train_also=["decoder"], trainer=SHORT)
     with pytest.raises(OptionError, match="train_also: 'decoder': this UNet has no decoder"):
         run(made, output=tmp_path / "run", progress=False)
+
+
+def test_norms_without_weights_are_an_error_before_any_training(tmp_path: Path):
+    made = recipe(pictures_card(tmp_path), 2, trainer=SHORT)
+    made["compare"] = [{"label": "norm only", "method": {"name": "frozen"}, "train_also": []}]
+    with pytest.raises(OptionError, match="the entry 'norm only' trains nothing"):
+        run(made, output=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run.partial").exists()
