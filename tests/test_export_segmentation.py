@@ -109,7 +109,7 @@ def test_a_bundle_of_a_classification_run_is_refused(tmp_path: Path):
 
 
 def monai_bundle(folder: Path, *words: str) -> None:
-    code = "import sys; sys.modules['visionpeft'] = None; import runpy; runpy.run_module('monai.bundle', run_name='__main__')"
+    code = "import runpy, sys; sys.modules['visionpeft'] = None; runpy.run_module('monai.bundle', run_name='__main__')"
     done = subprocess.run([sys.executable, "-P", "-c", code, *words], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from monai.config import IgniteInfo
+from monai.utils.enums import IgniteInfo
 
 from visionpeft.data.segmentation.intensity import PERCENTILES
 from visionpeft.data.segmentation.module import SegmentationData
