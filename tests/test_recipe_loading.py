@@ -87,6 +87,19 @@ def test_a_sweep_unfolds_into_one_entry_a_value():
     ]
 
 
+def test_a_sweep_of_the_data_is_that_of_every_entry_and_of_the_method_the_main_ones_alone():
+    rivals = [{"label": "head", "method": {"name": "head_only"}}]
+    shots = entries(load_recipe(recipe(sweep={"data.shots": [2, 4]}, compare=rivals, label="LoRA")))
+    assert [(e.label, e.group, e.main, e.recipe.data.shots) for e in shots] == [  # pyright: ignore
+        ("LoRA, shots 2", "LoRA", True, 2),
+        ("LoRA, shots 4", "LoRA", True, 4),
+        ("head, shots 2", "head", False, 2),
+        ("head, shots 4", "head", False, 4),
+    ]
+    ranks = entries(load_recipe(recipe(sweep={"method.rank": [1, 2]}, compare=rivals)))
+    assert [e.label for e in ranks] == ["lora, rank 1", "lora, rank 2", "head"]
+
+
 def test_two_entries_may_not_share_a_folder():
     twice = recipe(compare=[{"label": "A b"}, {"label": "a B"}])
     with pytest.raises(UserError, match="used twice"):

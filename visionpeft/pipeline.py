@@ -103,10 +103,7 @@ def _fill(recipe: Recipe, folder: Path, progress: bool) -> None:
     ranks.part()
     found = {t.entry.label: _by_seed(kind, t.specs) for t in trained}
     controls = {name: [_control(kind, name, recipe, seed, folder) for seed in recipe.seeds] for name in recipe.controls}
-    rows = [
-        entry_row(kind, t.entry, t.trials, found[t.entry.label], _role(t.entry, index))
-        for index, t in enumerate(trained)
-    ]
+    rows = [entry_row(kind, t.entry, t.trials, found[t.entry.label]) for t in trained]
     main = max((row for row in rows if row.kind == "main"), key=lambda row: row.val or 0.0)
     rows = [*(baseline_row(kind, name, tested, recipe.seeds) for name, tested in controls.items()), *rows]
     chosen = next(t for t in trained if t.entry.label == main.label)
@@ -129,10 +126,6 @@ def _draws(recipe: Recipe) -> list[Draw]:
     """Every seed, and within it every fold."""
     folds = range(recipe.folds) if recipe.folds > 1 else [None]
     return [Draw(seed, fold) for seed in recipe.seeds for fold in folds]
-
-
-def _role(entry: Entry, index: int) -> str:
-    return "main" if entry.swept is not None or index == 0 else "compare"
 
 
 def _preflight(listed: list[Entry], recipe: Recipe, folder: Path) -> None:

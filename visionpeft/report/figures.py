@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from statistics import fmean
 from typing import Any
 
@@ -54,24 +55,35 @@ def merit_over_parameters(content: Content) -> str:
 
 
 def elbow(content: Content) -> str:
-    """The figure of merit over the swept values: the mean with its interval, and every seed as a dot."""
-    key = next(iter(content.recipe.sweep))
-    rows = [row for row in content.trained_rows if row.swept is not None]
-    factor = scale(content)
+    """The figure of merit over the swept values, a line a method: means and intervals; of one method, every seed too."""
+    key, factor = next(iter(content.recipe.sweep)), scale(content)
+    groups: dict[str, list[Row]] = {}
+    for entry in content.entries:
+        if entry.swept is not None:
+            groups.setdefault(entry.group, []).append(content.result.row(entry.label))
     with drawn("elbow") as (figure, (axis,)):
-        places = list(range(len(rows)))
-        low, high = ([factor * row.interval[i] for row in rows] for i in (0, 1))
-        axis.fill_between(places, low, high, color=PALETTE[0], alpha=0.15, lw=0)
-        axis.plot(
-            places, [factor * row.value for row in rows], "-o", color=PALETTE[0], lw=2, ms=6, label="mean and 95 %"
-        )
-        for place, row in zip(places, rows, strict=True):
-            dots = [factor * value for value in row.by_seed.values()]
-            axis.plot([place] * len(dots), dots, ".", color=INK, alpha=0.55, ms=5)
-        axis.set_xticks(places, [f"{row.swept}\n{short(row.trainable)}" for row in rows])
-        axis.set(xlabel=f"{key}  (trained parameters below)", ylabel=f"{content.figure.title} on the test split")
+        for (title, rows), colour in zip(groups.items(), cycle(PALETTE)):
+            _swept_line(axis, rows, factor, title, colour, alone=len(groups) == 1)
+        rows = next(iter(groups.values()))
+        ticks = [f"{row.swept}\n{short(row.trainable)}" if len(groups) == 1 else f"{row.swept}" for row in rows]
+        axis.set_xticks(range(len(rows)), ticks)
+        note = "  (trained parameters below)" if len(groups) == 1 else ""
+        axis.set(xlabel=f"{key}{note}", ylabel=f"{content.figure.title} on the test split")
         units(axis.yaxis, content)
+        if len(groups) > 1:
+            figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
         return svg(figure)
+
+
+def _swept_line(axis: Any, rows: list[Row], factor: float, title: str, colour: str, alone: bool) -> None:
+    """Means of a method over the values; alone with its interval as a band and its seeds as dots."""
+    places, means = list(range(len(rows))), [factor * row.value for row in rows]
+    low, high = ([factor * row.interval[i] for row in rows] for i in (0, 1))
+    axis.plot(places, means, "-o", color=colour, lw=2, ms=6, label=title)
+    axis.fill_between(places, low, high, color=colour, alpha=0.15 if alone else 0.05, lw=0)
+    for place, row in zip(places, rows, strict=True) if alone else ():
+        dots = [factor * value for value in row.by_seed.values()]
+        axis.plot([place] * len(dots), dots, ".", color=INK, alpha=0.55, ms=5)
 
 
 def _trained(content: Content) -> list[Row]:

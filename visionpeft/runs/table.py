@@ -20,15 +20,15 @@ UNDEFINED = {"nearest_centroid": ("ECE",)}
 """Columns they leave empty: cosines are no logits, so they have no calibration error."""
 
 
-def entry_row(kind: Kind, entry: Entry, trials: list[Trial], found: Sequence[Any], label: str) -> Row:
+def entry_row(kind: Kind, entry: Entry, trials: list[Trial], found: Sequence[Any]) -> Row:
     """Pool the seeds of an entry: means, and for the figure of merit an interval over cases and seeds.
 
     Args:
         found: what testing left, one a seed.
-        label: ``main`` or ``compare``.
     """
+    role = "main" if entry.main else "compare"
     return replace(
-        _row(kind, entry.label, label, found, list(dict.fromkeys(trial.seed for trial in trials))),
+        _row(kind, entry.label, role, found, list(dict.fromkeys(trial.seed for trial in trials))),
         val=fmean(trial.val[kind.figure.key] for trial in trials),
         lr=trials[0].lr if entry.recipe.trains else None,
         trainable=trials[0].trainable,
