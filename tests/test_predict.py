@@ -23,13 +23,12 @@ from torch import nn
 from visionpeft.data.segmentation.cards import Intensity
 from visionpeft.data.segmentation.intensity import normalise
 from visionpeft.errors import DataError
-from visionpeft.predict.dicom import read_dicom
 from visionpeft.predict.inputs import find_inputs
 from visionpeft.predict.pictures import PictureScan, read_picture
 from visionpeft.predict.scaling import Scaling
 from visionpeft.predict.segmenter import Segmenter
 from visionpeft.predict.stream import Windows
-from visionpeft.predict.volumes import read_nifti
+from visionpeft.predict.volumes import read_dicom, read_nifti
 from visionpeft.runs.finished import open_run
 from visionpeft.tasks.windows import predict_probabilities
 
@@ -179,10 +178,10 @@ def test_a_dicom_series_becomes_a_volume_in_scanner_space(tmp_path: Path):
 
 def test_a_dicom_series_with_a_hole_and_a_single_dicom_picture(tmp_path: Path):
     values = np.arange(4 * 6 * 3).reshape(4, 6, 3)
-    with pytest.raises(DataError, match="one is missing, or there twice"):
-        read_dicom(series(tmp_path / "hole", values, [0.0, 1.0, 3.0]), axes=3)
-    picture = read_dicom(series(tmp_path / "one", values, [0.0])[:1], axes=2)
-    assert np.array_equal(picture.values()[0], values[..., 0])
+    with pytest.raises(DataError, match="one is missing or double"):
+        read_dicom(series(tmp_path / "hole", values, [0.0, 1.0, 3.0])[0].parent, axes=3)
+    picture = read_dicom(series(tmp_path / "one", values, [0.0])[0], axes=2)
+    assert np.array_equal(picture.values()[0, :, :, 0], values[..., 0].T)
     picture.write_mask(tmp_path / "mask.nii.gz", (picture.values()[0] == values[1, 2, 0]).astype(np.uint8))
     mask = nibabel.load(tmp_path / "mask.nii.gz")
     world = nibabel.affines.apply_affine(mask.affine, np.argwhere(np.asarray(mask.dataobj))[0])
@@ -195,7 +194,7 @@ def test_failed_cases_are_reported_and_the_others_written(cli, tmp_path: Path):
     broken[3, 3, 3] = np.nan
     volume(tmp_path / "good.nii.gz", values)
     volume(tmp_path / "nan.nii.gz", broken)
-    volume(tmp_path / "four.nii.gz", np.stack([values] * 3, -1))
+    volume(tmp_path / "four.nii.gz", np.stack([values, -values, values], -1))
     volume(tmp_path / "thin.nii.gz", values[:, :, :1], None)
     volume(tmp_path / "flat.nii", np.zeros((0, 3, 3), np.float32))
     (tmp_path / "cut.nii.gz").write_bytes((tmp_path / "good.nii.gz").read_bytes()[:2000])
@@ -204,7 +203,7 @@ def test_failed_cases_are_reported_and_the_others_written(cli, tmp_path: Path):
     code, printed, errors = cli("predict", finished(3).folder, tmp_path, "-o", out, "-q")
     assert code == 2 and "2 of 7 cases written" in printed
     assert sorted(path.name for path in out.iterdir()) == ["good.nii.gz", "thin.nii.gz"]
-    for words in ("1 NaN or infinite", "has 3 channels or time points", "is a picture", "cannot read the NIfTI file"):
+    for words in ("1 NaN or infinite", "is a 4D volume with 3 channels", "is a picture", "cannot read the NIfTI file"):
         assert words in errors
     assert nibabel.load(out / "thin.nii.gz").shape == (24, 30, 1)  # thinner than the window: padded
 
@@ -213,9 +212,9 @@ def test_pictures_with_colours_are_refused_where_grey_ones_were_trained_on(tmp_p
     grey = np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8)
     Image.fromarray(np.stack([grey] * 3, -1)).save(tmp_path / "grey.png")
     Image.fromarray(np.stack([grey, grey, 255 - grey], -1)).save(tmp_path / "colours.png")
-    segmenter(2).check(read_picture(tmp_path / "grey.png"))
-    with pytest.raises(DataError, match=r"colours.png has 3 channels; this run was trained on 1"):
-        segmenter(2).check(read_picture(tmp_path / "colours.png"))
+    segmenter(2).fitting(read_picture(tmp_path / "grey.png"))
+    with pytest.raises(DataError, match=r"colours.png is an image with 3 channels; the card says channels: 1"):
+        segmenter(2).fitting(read_picture(tmp_path / "colours.png"))
 
 
 def test_words_that_name_nothing_or_collide(cli, tmp_path: Path):

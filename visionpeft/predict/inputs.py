@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visionpeft.errors import DataError, UserError, did_you_mean
-from visionpeft.predict.dicom import read_dicom
-from visionpeft.predict.pictures import read_picture, read_tiff
+from visionpeft.predict.pictures import read_picture
 from visionpeft.predict.scans import SUFFIXES, Scan, suffix_of
-from visionpeft.predict.volumes import read_nifti
+from visionpeft.predict.volumes import read_dicom, read_nifti
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,8 @@ class Input:
         if not path.exists():
             raise DataError(f"there is no file {path}")
         if suffix == ".dcm":
-            return read_dicom(self.files, axes)
-        if suffix in (".nii", ".nii.gz"):
-            return read_nifti(path)
-        return read_tiff(path, axes) if suffix in (".tif", ".tiff") else read_picture(path)
+            return read_dicom(path.parent if len(self.files) > 1 else path, axes)
+        return read_nifti(path, axes) if suffix in (".nii", ".nii.gz") else read_picture(path, axes)
 
 
 def find_inputs(words: Iterable[str], output: Path) -> list[Input]:
@@ -96,21 +93,23 @@ def _in_folder(folder: Path) -> Iterator[Input]:
             yield Input(name[: -len(suffix)], (path,))
     for parent, members in slices.items():
         place = parent.relative_to(folder).as_posix()
-        yield from _series(folder.resolve().name if place == "." else place, members)
+        name, inside = (folder.resolve().name, "") if place == "." else (place, f"{place}/")
+        yield from _series(name, inside, members)
 
 
-def _series(name: str, files: Sequence[Path]) -> Iterator[Input]:
-    """The series among the DICOM files of a folder; with several, each has its number in its name."""
+def _series(name: str, folder: str, files: Sequence[Path]) -> Iterator[Input]:
+    """One case where the DICOM files of a folder are slices; one a file where each is a series of its own."""
     import pydicom
     from pydicom.errors import InvalidDicomError
 
-    members: dict[tuple[str, str], list[Path]] = {}
+    found = set()
     for path in files:
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "SeriesNumber"])
-            key = (str(header.get("SeriesInstanceUID", "")), str(header.get("SeriesNumber", "")))
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+            found.add(str(header.get("SeriesInstanceUID", "")))
         except (InvalidDicomError, OSError, ValueError):
-            key = (str(path), path.stem)  # a case of its own, whose error is reported when it is read
-        members.setdefault(key, []).append(path)
-    for place, ((_, number), paths) in enumerate(members.items()):
-        yield Input(name if len(members) == 1 else f"{name}-{number or place}", tuple(paths))
+            found.add("")  # its error is reported when the case is read
+    if len(files) > 1 and len(found) == len(files):
+        yield from (Input(f"{folder}{path.stem}", (path,)) for path in files)
+    else:
+        yield Input(name, tuple(files))

@@ -64,8 +64,7 @@ def predict_case(
 def _predict(
     segmenter: Segmenter, case: Input, output: Path, probabilities: bool, overlays: bool, advance: Advance | None
 ) -> list[Path]:
-    scan = case.read(segmenter.axes)
-    segmenter.check(scan)
+    scan = segmenter.fitting(case.read(segmenter.axes))
     stem = output / case.name
     written = [output / case.output]
     with _room_for_maps(len(segmenter.classes), scan) if probabilities else nullcontext() as maps:

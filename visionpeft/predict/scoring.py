@@ -12,7 +12,7 @@ import torch
 from visionpeft.errors import DataError, UserError
 from visionpeft.metrics.scores import FIGURES, Scores
 from visionpeft.metrics.segmentation import score_case
-from visionpeft.predict.pictures import read_picture, read_tiff
+from visionpeft.predict.pictures import read_picture
 from visionpeft.predict.scans import SUFFIXES, Scan, suffix_of
 from visionpeft.predict.volumes import VolumeScan, read_nifti
 
@@ -88,7 +88,7 @@ def _read(path: Path) -> Scan:
     suffix = suffix_of(path)
     if suffix in (".nii", ".nii.gz"):
         return read_nifti(path)
-    return read_tiff(path) if suffix in (".tif", ".tiff") else read_picture(path)
+    return read_picture(path)
 
 
 def _numbers(scan: Scan, classes: int | None = None) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from visionpeft.data.segmentation.batches import WholeCases
 from visionpeft.data.segmentation.cases import CaseTable, Entry, Sample
 from visionpeft.data.segmentation.intensity import for_network, normalise
+from visionpeft.data.segmentation.wellformed import with_channels
 from visionpeft.errors import DataError, OptionError
 from visionpeft.predict.scaling import Scaling
 from visionpeft.predict.scans import Scan
@@ -50,19 +52,17 @@ class Segmenter:
         if torch.cuda.is_available() and opened.recipe.trainer.accelerator != "cpu":
             self.task.to("cuda")
 
-    def check(self, scan: Scan) -> None:
-        """Refuse what the network cannot take.
+    def fitting(self, scan: Scan) -> Scan:
+        """The scan with the channels that the run was trained on, as training cases get them.
 
         Raises:
             DataError: a picture for a network of volumes, another number of channels, or nothing in it.
         """
         if len(scan.shape) < self.axes:
             raise DataError(f"{scan.path} is a picture of shape {scan.shape}; this run was trained on volumes")
-        if len(scan.raw) != self.channels:
-            kind = "channels or time points" if len(scan.shape) == 3 else "channels"
-            raise DataError(f"{scan.path} has {len(scan.raw)} {kind}; this run was trained on {self.channels}")
         if not scan.raw.size:
             raise DataError(f"{scan.path} is empty: its shape is {scan.shape}")
+        return replace(scan, raw=with_channels(scan.raw, self.channels, scan.path))
 
     def pieces(self, scan: Scan) -> tuple[int, Iterator[tuple[Place, Tensor]]]:
         """How many pieces a scan has, and for each its place and probabilities ``(K, …)``, float32 on the CPU."""

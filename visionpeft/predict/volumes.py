@@ -15,6 +15,7 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
 
+from visionpeft.data.segmentation.dicom import read_series
 from visionpeft.errors import DataError
 from visionpeft.files import atomic_write
 from visionpeft.predict.scans import Scan, smallest, suffix_of
@@ -57,10 +58,11 @@ class VolumeScan(Scan):
         atomic_write(path, save)
 
 
-def read_nifti(path: Path) -> VolumeScan:
+def read_nifti(path: Path, axes: int = 3) -> VolumeScan:
     """A NIfTI file of three axes, or four with the channels last. One of two axes counts as a single slice.
 
-    Without sform and qform the axes are taken as nibabel does: first axis to the left, sides as in ``pixdim``.
+    As in training, the order of the axes stays that of the file where it has neither sform nor qform, and in a single
+    slice for a network of two ``axes``.
 
     Raises:
         DataError: the file is missing or damaged, its voxels are no plain numbers, or its affine has no orientation.
@@ -76,17 +78,33 @@ def read_nifti(path: Path) -> VolumeScan:
         stored = stored[..., 0]
     if stored.ndim not in (2, 3, 4) or not stored.size:
         raise DataError(f"{path} has shape {stored.shape}; a volume has three axes, or four with the channels last")
-    return volume_scan(path, image, stored[:, :, None] if stored.ndim == 2 else stored, proxy.slope, proxy.inter)
+    stored = stored[:, :, None] if stored.ndim == 2 else stored
+    placed = bool(image.header["sform_code"]) or bool(image.header["qform_code"])
+    turned = placed and not (axes == 2 and stored.shape[2] == 1)
+    return volume_scan(path, image, stored, turned, proxy.slope, proxy.inter)
 
 
-def volume_scan(path: Path, image: Any, stored: np.ndarray, slope: float = 1.0, offset: float = 0.0) -> VolumeScan:
+def read_dicom(path: Path, axes: int = 3) -> VolumeScan:
+    """A DICOM file, or a folder with one series, read as in training; masks become NIfTI in scanner space.
+
+    Raises:
+        DataError: see :func:`visionpeft.data.segmentation.dicom.read_series`.
+    """
+    values, affine, sides = read_series(path)
+    image = nifti_like(values, np.diag([*sides, 1.0]) if affine is None else affine)
+    return volume_scan(path, image, values, affine is not None and not (axes == 2 and values.shape[2] == 1))
+
+
+def volume_scan(
+    path: Path, image: Any, stored: np.ndarray, turned: bool, slope: float = 1.0, offset: float = 0.0
+) -> VolumeScan:
     """The scan of ``stored (X, Y, Z)`` or ``(X, Y, Z, C)`` with the geometry of a nibabel image."""
-    turns = io_orientation(image.affine)
+    turns = io_orientation(image.affine) if turned else _RAS
     if np.isnan(turns).any():
         raise DataError(f"{path}: its affine has an axis of length 0, so that its orientation is unknown")
-    turned = apply_orientation(stored, turns)
+    values = apply_orientation(stored, turns)
     sides = np.linalg.norm(image.affine[:3, :3], axis=0)[np.argsort(turns[:, 0])]
-    raw = turned[None] if turned.ndim == 3 else np.moveaxis(turned, -1, 0)
+    raw = values[None] if values.ndim == 3 else np.moveaxis(values, -1, 0)
     return VolumeScan(
         path=path,
         raw=raw,
