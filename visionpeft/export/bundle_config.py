@@ -50,29 +50,7 @@ def inference(stages: Stages, recipe: Recipe, divisor: int, network: dict[str, A
 
 def metadata(stages: Stages, recipe: Recipe, divisor: int) -> dict[str, Any]:
     """``configs/metadata.json``, as MONAI's schema wants it."""
-    data, spec = stages.data, stages.data.input
-    shape, names = [f"{divisor}*n"] * data.table.axes, {str(k): name for k, name in enumerate(data.classes)}
-    standard = data.card.intensity.kind == "zscore"
-    image = {
-        "type": "image",
-        "format": "RGB" if spec.channels == 3 and data.table.channels == 3 else "magnitude",
-        "num_channels": spec.channels,
-        "spatial_shape": shape,
-        "dtype": "float32",
-        "value_range": [-10, 10] if standard else [0, 1],
-        "is_patch_data": data.patch_size is not None,
-        "channel_def": {str(channel): "image" for channel in range(spec.channels)},
-    }
-    output = {
-        "type": "probabilities",
-        "format": "segmentation",
-        "num_channels": len(names),
-        "spatial_shape": shape,
-        "dtype": "float32",
-        "value_range": [0, 1],
-        "is_patch_data": False,
-        "channel_def": names,
-    }
+    data = stages.data
     return {
         "schema": SCHEMA,
         "version": "0.1.0",
@@ -92,8 +70,32 @@ def metadata(stages: Stages, recipe: Recipe, divisor: int) -> dict[str, Any]:
         "copyright": data.card.attribution,
         "data_source": data.card.homepage,
         "intended_use": "research; figures hold for images like those of the data source",
-        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": output}},
+        "network_data_format": _tensors(data, divisor),
     }
+
+
+def _tensors(data: SegmentationData, divisor: int) -> dict[str, Any]:
+    """What goes into the network and comes out of it."""
+    spec, names = data.input, {str(k): name for k, name in enumerate(data.classes)}
+    channels = spec.channels if spec else data.table.channels
+    shared = {"spatial_shape": [f"{divisor}*n"] * data.table.axes, "dtype": "float32"}
+    image = {
+        "type": "image",
+        "format": "RGB" if channels == data.table.channels == 3 else "magnitude",
+        "num_channels": channels,
+        "value_range": [-10, 10] if data.card.intensity.kind == "zscore" else [0, 1],
+        "is_patch_data": data.patch_size is not None,
+        "channel_def": {str(channel): "image" for channel in range(channels)},
+    }
+    output = {
+        "type": "probabilities",
+        "format": "segmentation",
+        "num_channels": len(names),
+        "value_range": [0, 1],
+        "is_patch_data": False,
+        "channel_def": names,
+    }
+    return {"inputs": {"image": {**image, **shared}}, "outputs": {"pred": {**output, **shared}}}
 
 
 def readme(stages: Stages, recipe: Recipe, scripted: bool) -> str:
