@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import lightning
 import numpy as np
 from torch.utils.data import DataLoader
 
 from visionpeft.backbones.spec import InputSpec
+from visionpeft.data.base import CardData, check_augment
 from visionpeft.data.cards import Card
 from visionpeft.data.loaders import Batch, ImageBatches, Schedule, TrainLoader, in_order
 from visionpeft.data.open import classification_card, open_card
 from visionpeft.data.splits import Split, few_shot
 from visionpeft.data.tables import ImageTable
-from visionpeft.errors import OptionError, StateError, did_you_mean
+from visionpeft.errors import OptionError
 
-AUGMENTATIONS = ("standard", "none")
 TEST_SEED = 0  # the test images never depend on a run's seed
 
 
-class ClassificationData(lightning.LightningDataModule):
+class ClassificationData(CardData[ImageTable]):
     """Batches ``(images (B, C, S, S) float32, labels (B,) int64)`` of a data set.
 
     Args:
@@ -57,48 +56,18 @@ class ClassificationData(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         _check(seed=seed, workers=workers, batch_size=batch_size, image_size=image_size)
-        if augment not in AUGMENTATIONS:
-            raise OptionError(f"unknown augmentation {augment!r}.{did_you_mean(augment, AUGMENTATIONS)}")
+        check_augment(augment)
         self.card = classification_card(card)
         self.input = input or InputSpec(size=image_size or 224)
         self.image_size = image_size or self.input.size
         self.seed, self.batch_size, self.workers, self.cache = seed, batch_size, workers, cache
         self.rule = self.card.augment if augment == "standard" else None
         self._shots = {"train": shots, "val": val_shots, "test": test_shots}
-        self._table: ImageTable | None = None
-        self._split: Split | None = None
 
-    @property
-    def table(self) -> ImageTable:
-        """All images of the data set (after ``setup``)."""
-        if self._table is None:
-            raise StateError("the data is not open yet: call setup() first")
-        return self._table
-
-    @property
-    def split(self) -> Split:
-        """The images this run trains, tunes and tests on; save it with ``save_split``."""
-        if self._split is None:
-            raise StateError("the data is not open yet: call setup() first")
-        return self._split
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the labels."""
-        return self.table.classes
-
-    def prepare_data(self) -> None:
-        """Fetch what is missing (Lightning calls this in one process a machine)."""
-        self.setup()
-
-    def setup(self, stage: str | None = None) -> None:
-        """Open the data set and draw the shots; the same for every ``stage``, and done once."""
-        if self._table is not None:
-            return
+    def choose(self) -> tuple[ImageTable, Split]:
         table = open_card(self.card, self.cache)
         chosen = {part: tuple(self._draw(table, part).tolist()) for part in self._shots}
-        self._split = Split(card=self.card.name, seed=self.seed, shots=self._shots["train"], **chosen)
-        self._table = table
+        return table, Split(card=self.card.name, seed=self.seed, shots=self._shots["train"], **chosen)
 
     def _draw(self, table: ImageTable, part: str) -> np.ndarray:
         shots, pool = self._shots[part], table.indices(part)
@@ -111,15 +80,6 @@ class ClassificationData(lightning.LightningDataModule):
         """Shuffled and augmented; has ``state_dict`` and resumes in the middle of an epoch."""
         schedule = Schedule(np.array(self.split.train), self.batch_size, self.seed)
         return TrainLoader(self._batches(augmented=True), schedule, self.workers)
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return self.ordered("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return self.ordered("test")
-
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        return self.ordered("test")
 
     def ordered(self, part: str, augmented: bool = False) -> DataLoader[Batch]:
         """The images of a part (``"train"``, ``"val"``, ``"test"``) of the split, once each, in a fixed order."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import lightning
 import numpy as np
 from torch.utils.data import DataLoader
 
 from visionpeft.backbones.spec import InputSpec
+from visionpeft.data.base import CardData, check_augment
 from visionpeft.data.loaders import Schedule, TrainLoader
 from visionpeft.data.segmentation.batches import CropBatches, Whole, WholeCases
 from visionpeft.data.segmentation.cards import SegmentationCard
@@ -16,12 +16,10 @@ from visionpeft.data.segmentation.cases import CaseTable
 from visionpeft.data.segmentation.open import open_segmentation, segmentation_card
 from visionpeft.data.segmentation.parts import choose
 from visionpeft.data.splits import Split
-from visionpeft.errors import DataError, OptionError, StateError, did_you_mean
-
-AUGMENTATIONS = ("standard", "none")
+from visionpeft.errors import DataError, OptionError
 
 
-class SegmentationData(lightning.LightningDataModule):
+class SegmentationData(CardData[CaseTable]):
     """Training batches ``(images (B, C, *patch) float32, masks (B, *patch) int64)``, and whole cases for scoring.
 
     Args:
@@ -71,8 +69,7 @@ class SegmentationData(lightning.LightningDataModule):
         super().__init__()
         _check(seed=(seed, 0), workers=(workers, 0), batch_size=(batch_size, 1), image_size=(image_size, 8))
         _check(train_cases=(train_cases, 1), val_cases=(val_cases, 1), test_cases=(test_cases, 1))
-        if augment not in AUGMENTATIONS:
-            raise OptionError(f"unknown augmentation {augment!r}.{did_you_mean(augment, AUGMENTATIONS)}")
+        check_augment(augment)
         if not 0 <= foreground <= 1:
             raise OptionError(f"foreground is {foreground}; it must be a probability from 0 to 1")
         _check_folds(folds, fold)
@@ -83,36 +80,8 @@ class SegmentationData(lightning.LightningDataModule):
         self.foreground, self.folds, self.fold = foreground, folds, fold
         self.rule = self.card.augment if augment == "standard" else None
         self._counts = {"train": train_cases, "val": val_cases, "test": test_cases}
-        self._table: CaseTable | None = None
-        self._split: Split | None = None
 
-    @property
-    def table(self) -> CaseTable:
-        """All cases of the data set (after ``setup``)."""
-        if self._table is None:
-            raise StateError("the data is not open yet: call setup() first")
-        return self._table
-
-    @property
-    def split(self) -> Split:
-        """The cases this run trains, tunes and tests on; save it with ``save_split``."""
-        if self._split is None:
-            raise StateError("the data is not open yet: call setup() first")
-        return self._split
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the labels; the first is the background."""
-        return self.table.classes
-
-    def prepare_data(self) -> None:
-        """Fetch what is missing (Lightning calls this in one process a machine)."""
-        self.setup()
-
-    def setup(self, stage: str | None = None) -> None:
-        """Open the data set and choose the cases; the same for every ``stage``, and done once."""
-        if self._table is not None:
-            return
+    def choose(self) -> tuple[CaseTable, Split]:
         table = open_segmentation(self.card, self.cache)
         chosen = choose(table, self.card.split, self._counts, self.seed, self.folds, self.fold)
         if not any(table.case(index).mask.any() for index in chosen["train"]):
@@ -120,22 +89,12 @@ class SegmentationData(lightning.LightningDataModule):
                 f"data set {self.card.name!r}: the masks of all {len(chosen['train'])} training cases are empty"
             )
         positions = {part: tuple(indices.tolist()) for part, indices in chosen.items()}
-        self._split = Split(card=self.card.name, seed=self.seed, shots=self._counts["train"], **positions)
-        self._table = table
+        return table, Split(card=self.card.name, seed=self.seed, shots=self._counts["train"], **positions)
 
     def train_dataloader(self) -> TrainLoader:
         """Shuffled and augmented crops; has ``state_dict`` and resumes in the middle of an epoch."""
         crops = CropBatches(self._whole(), self.patch_size, self.foreground, self.seed, self.rule)
         return TrainLoader(crops, Schedule(np.array(self.split.train), self.batch_size, self.seed), self.workers)
-
-    def val_dataloader(self) -> DataLoader[Whole]:
-        return self.ordered("val")
-
-    def test_dataloader(self) -> DataLoader[Whole]:
-        return self.ordered("test")
-
-    def predict_dataloader(self) -> DataLoader[Whole]:
-        return self.ordered("test")
 
     def ordered(self, part: str) -> DataLoader[Whole]:
         """The whole cases of a part (``"train"``, ``"val"``, ``"test"``), one at a time, in a fixed order.
