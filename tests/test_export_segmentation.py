@@ -30,13 +30,13 @@ from visionpeft.tasks.windows import predict_probabilities
 
 
 @cache
-def opened(axes: int = 2) -> OpenedRun:
+def opened(axes: int) -> OpenedRun:
     return open_run(finished(axes).folder)
 
 
 @torch.inference_mode()
 def maps(images: torch.Tensor) -> torch.Tensor:
-    return opened().stages.task.model.eval()(images)
+    return opened(2).stages.task.model.eval()(images)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def images() -> torch.Tensor:
 
 
 def test_a_program_takes_images_of_any_size(images: torch.Tensor, tmp_path: Path):
-    path, parity = export_run(finished().folder, "program", tmp_path / "m.pt2")
+    path, parity = export_run(finished(2).folder, "program", tmp_path / "m.pt2")
     assert torch.allclose(torch.export.load(path).module()(images), maps(images), atol=1e-5)
     assert "of 2,048 voxels" in str(parity) and "sides that are multiples of 2" in parity.note
 
@@ -53,14 +53,14 @@ def test_a_program_takes_images_of_any_size(images: torch.Tensor, tmp_path: Path
 def test_onnx_takes_images_of_any_size(images: torch.Tensor, tmp_path: Path):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
-    path, parity = export_run(finished().folder, "onnx", tmp_path / "m.onnx")
+    path, parity = export_run(finished(2).folder, "onnx", tmp_path / "m.onnx")
     session = onnxruntime.InferenceSession(path)
     found = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
     assert torch.allclose(torch.from_numpy(found), maps(images), atol=1e-3) and "multiples of 2" in parity.note
 
 
 def test_sizes_are_tried_not_believed(images: torch.Tensor):
-    model, images = opened().stages.task.model, images[..., :16, :16]
+    model, images = opened(2).stages.task.model, images[..., :16, :16]
     parity = compare(model, model, images, "same")
 
     def fixed(batch: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ def test_sizes_are_tried_not_believed(images: torch.Tensor):
 
 @pytest.mark.parametrize("options", [{"window": (16, 16)}, {"divisor": 4, "flips": True}, {"divisor": 2, "size": 24}])
 def test_the_scripts_of_a_bundle_do_what_the_test_cases_went_through(images: torch.Tensor, options: dict):
-    model, image = opened().stages.task.model.eval(), images[:1, :, :37, :19]
+    model, image = opened(2).stages.task.model.eval(), images[:1, :, :37, :19]
     small = image
     if size := options.get("size"):
         small = F.interpolate(image, [size, round(19 * size / 37)], mode="bilinear", antialias=True)
@@ -87,9 +87,9 @@ def test_the_scripts_of_a_bundle_do_what_the_test_cases_went_through(images: tor
 
 
 def test_a_bundle_holds_merged_weights_under_the_networks_own_names(tmp_path: Path):
-    folder, parity = export_run(finished().folder, "bundle", tmp_path / "bundle")
+    folder, parity = export_run(finished(2).folder, "bundle", tmp_path / "bundle")
     state = torch.load(folder / "models/model.pt", weights_only=True)
-    merged = load_file(str(finished().merged))
+    merged = load_file(str(finished(2).merged))
     assert state.keys() == merged.keys() and all(torch.equal(state[key], merged[key]) for key in state)
     assert "whole case: 100.00%" in parity.note and "TorchScript" in parity.note
     config = json.loads((folder / "configs/inference.json").read_text())
@@ -98,7 +98,7 @@ def test_a_bundle_holds_merged_weights_under_the_networks_own_names(tmp_path: Pa
     assert "CC0" in (folder / "LICENSE").read_text() and "1: disc" in (folder / "docs/README.md").read_text()
     assert "visionpeft" not in (folder / "configs/inference.json").read_text()
     with pytest.raises(UserError, match="exists already"):
-        export_run(finished().folder, "bundle", folder)
+        export_run(finished(2).folder, "bundle", folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle"]
 
 
@@ -154,7 +154,7 @@ def test_monai_accepts_the_metadata(tmp_path: Path):
     """MONAI downloads the schema that the metadata names, unless a file is there; this one holds its required keys."""
     for needed in ("fire", "jsonschema"):
         pytest.importorskip(needed)
-    folder, _ = export_run(finished().folder, "bundle", tmp_path / "bundle")
+    folder, _ = export_run(finished(2).folder, "bundle", tmp_path / "bundle")
     named = ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"]
     tensors = {"type": "object", "additionalProperties": {"type": "object", "required": named}}
     data = {"type": "object", "required": ["inputs", "outputs"], "properties": {"inputs": tensors, "outputs": tensors}}

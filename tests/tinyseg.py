@@ -93,7 +93,7 @@ def recipe(card: Path, axes: int, **changes: Any) -> dict[str, Any]:
 
 
 @cache
-def finished(axes: int = 2) -> RunResult:
+def finished(axes: int) -> RunResult:
     """One finished run in 2D or 3D; shared by a process's tests, never changed."""
     folder = Path(tempfile.mkdtemp(prefix="visionpeft-tinyseg-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
