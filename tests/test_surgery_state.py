@@ -179,3 +179,13 @@ def test_a_whole_checkpoint_holds_the_adapter_and_half_of_one_is_an_error():
     del state["0.adapters.default.A"]
     with pytest.raises(RuntimeError, match=r"Missing key.*0\.adapters\.default\.A"):
         twin.load_state_dict(state)
+
+
+def test_what_is_trained_beside_in_channels_last_is_saved(tmp_path: Path):
+    model = nn.Sequential(nn.Conv2d(4, 6, 3), nn.Conv2d(6, 2, 3)).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    vp.adapt(model, "lora", targets=["0"], rank=2, train_also=["1"])
+    vp.save(model, tmp_path / "adapter")
+    fresh = nn.Sequential(nn.Conv2d(4, 6, 3), nn.Conv2d(6, 2, 3))
+    fresh[0].load_state_dict({"weight": model[0]._parameters["weight"], "bias": model[0].bias})
+    vp.load(fresh, tmp_path / "adapter")
+    assert torch.equal(fresh[1].weight, model[1].weight)

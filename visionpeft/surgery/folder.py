@@ -58,9 +58,10 @@ def save(model: nn.Module, folder: str | Path, name: str = "default") -> Path:
     folder, known = Path(folder), record(model, name)
     tensors = {ADAPTER: adapter_state_dict(model, name), MODULES: trained_beside(model, name)}
     _check_finite(tensors)
-    # Clones, since tied parameters share memory, which the format refuses.
+    # Clones, since tied parameters share memory, and in the ordinary layout (a convolution may be channels-last): the
+    # format refuses both.
     contents = {
-        file: safetensors.torch.save({key: t.detach().cpu().clone() for key, t in state.items()})
+        file: safetensors.torch.save({key: t.detach().cpu().contiguous().clone() for key, t in state.items()})
         for file, state in tensors.items()
         if state
     }
