@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -10,11 +11,13 @@ def spectral_linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    leading: tuple[Tensor, Tensor, Tensor],
-    mixer: Tensor,
-    bank: Tensor,
+    u: Tensor,
+    v: Tensor,
+    gains: Tensor,
+    left: Tensor,
+    right: Tensor,
     scale: float = 1.0,
 ) -> Tensor:
-    """``x (W + s·(U·diag(g)·V + mixer·bank))ᵀ + b`` with ``leading = U: (o, k), g: (k,), V: (k, c)``."""
-    u, gains, v = leading
-    return F.linear(x, weight + scale * (u * gains @ v + mixer @ bank), bias)
+    """``x (W + s·U·(diag(g) ⊕ left·right)·V)ᵀ + b`` for ``u: (o, n)``, ``v: (n, c)``, ``gains: (k,)``."""
+    middle = torch.block_diag(torch.diag(gains), left @ right)
+    return F.linear(x, weight + scale * (u @ middle @ v), bias)

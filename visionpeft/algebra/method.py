@@ -23,24 +23,37 @@ Factors = Mapping[str, Tensor]
 
 
 class Product(NamedTuple):
-    """``ΔW = scale·mixer·bank``: the scale apart, so that no scaled copy of a factor is made.
-
-    ``leading``, on linear sites of one slot, are further components ``U·diag(g)·V`` of which g alone trains.
-    """
+    """``ΔW = scale·mixer·bank``: the scale apart, so that no scaled copy of a factor is made."""
 
     mixer: Tensor
     bank: Tensor
     scale: float = 1.0
-    leading: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
     def pair(self) -> tuple[Tensor, Tensor]:
-        """Mixer and bank alone: the scale in the mixer, the leading components first."""
-        mixer, bank = self.mixer, self.bank
-        if self.leading is not None:
-            u, gains, v = self.leading
-            mixer, bank = torch.cat([u * gains, mixer], dim=1), torch.cat([v, bank])
-        return (mixer if self.scale == 1 else self.scale * mixer), bank
+        """Mixer and bank alone, the scale in the mixer."""
+        return (self.mixer if self.scale == 1 else self.scale * self.mixer), self.bank
+
+
+class Spectral(NamedTuple):
+    """``ΔW = scale·U·(diag(gains) ⊕ left·right)·V`` on a linear site: U and V frozen, the block in between trains.
+
+    ``u: (out, n)``, ``v: (n, in)``, ``gains: (k,)``, ``left: (n−k, r)``, ``right: (r, n−k)``.
+    """
+
+    u: Tensor
+    v: Tensor
+    gains: Tensor
+    left: Tensor
+    right: Tensor
+    scale: float = 1.0
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """The same as mixer and bank of rank ``k + r``."""
+        k = len(self.gains)
+        mixer = torch.cat([self.u[:, :k] * self.gains, self.u[:, k:] @ self.left], dim=1)
+        return (mixer if self.scale == 1 else self.scale * mixer), torch.cat([self.v[:k], self.right @ self.v[k:]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +111,7 @@ class Method(Options):
         """ΔW as ``mixer (out, R)`` times ``bank (R, in/groups, *kernel)``, or None where there is no such form."""
         return None
 
-    def product(self, site: Site, f: Factors) -> Product | None:
+    def product(self, site: Site, f: Factors) -> Product | Spectral | None:
         """The split as the fused kernels take it best: what they can do themselves is left to them."""
         parts = self.split(site, f)
         return None if parts is None else Product(*parts)

@@ -79,7 +79,9 @@ class BlockLoRA(LowRank):
     def product(self, site: Site, f: Factors) -> Product:
         if self.share == "input":
             return Product(f["B"], torch.cat([f["A"]] * self.blocks, dim=1), self.s)
-        return Product(f["B"], f["A"], self.s * self.blocks) if self.tied else Product(self.summed(f["B"]), f["A"])
+        if self.tied:
+            return Product(f["B"], f["A"], self.s * self.blocks)
+        return Product(f["B"].unflatten(1, (self.blocks, -1)).sum(1), f["A"], self.s)
 
     def branch(self, site: Site, f: Factors, x: Tensor) -> Tensor:
         """Sum first, multiply once: the blocks of B, or the chunks of the input."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from visionpeft.algebra.factor import Factor, kaiming, ones, svd_part, zeros
-from visionpeft.algebra.method import Factors, Method, Product
+from visionpeft.algebra.method import Factors, Method, Product, Spectral
 from visionpeft.algebra.site import Site
 from visionpeft.kernels.recompute.cpu import made_by  # pyright: ignore[reportMissingImports]
 from visionpeft.methods.registry import register
@@ -95,14 +95,11 @@ class SALT(Method):
         bank = made_by(_bank(f["Vh"], f["Y"], site), _bank, (f["Vh"], f["Y"]), (site,))
         return mixer, bank
 
-    def product(self, site: Site, f: Factors) -> Product | None:
-        """On a linear layer the leading components apart: their directions are frozen."""
+    def product(self, site: Site, f: Factors) -> Product | Spectral | None:
+        """On a linear layer as it stands in the spectrum, for the kernel that knows which directions are frozen."""
         if self.rectify == "matrix" or site.kind != "linear":
             return super().product(site, f)
-        u, v, k = f["U"], f["Vh"], len(f["scale"])
-        leading = u[:, :k], self.leading_change(f), v[:k]
-        mixer = (f["X"].t() @ u[:, k:].t()).t()  # its gradient has its long side last: twice as fast
-        return Product(mixer, f["Y"] @ v[k:], leading=leading)
+        return Spectral(f["U"], f["Vh"], self.leading_change(f), f["X"], f["Y"])
 
     def direct(self, site: Site, f: Factors, x: Tensor) -> Tensor | None:
         """``U·(Σ'·(Vh·x))``: the whole weight from its spectrum, without W. Pays when k is near n."""

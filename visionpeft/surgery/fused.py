@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from visionpeft.algebra.factor import Origin
-from visionpeft.algebra.method import Method, Product
+from visionpeft.algebra.method import Method, Product, Spectral
 from visionpeft.algebra.site import Site
 from visionpeft.kernels.lowrank_conv.cpu import ConvGeometry, lowrank_conv  # pyright: ignore[reportMissingImports]
 from visionpeft.kernels.lowrank_linear.cpu import lowrank_linear  # pyright: ignore[reportMissingImports]
@@ -54,7 +54,7 @@ def run(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor |
     return y if bias is None else y + site.per_channel(bias).to(y.dtype)
 
 
-def _joined(parts: list[Product]) -> Product:
+def _joined(parts: list[Product | Spectral]) -> Product | Spectral:
     """Several products as one of the summed rank."""
     if len(parts) == 1:
         return parts[0]
@@ -62,7 +62,7 @@ def _joined(parts: list[Product]) -> Product:
     return Product(torch.cat(mixers, dim=1), torch.cat(banks))
 
 
-def _product(slot: Slot, dtype: torch.dtype) -> Product:
+def _product(slot: Slot, dtype: torch.dtype) -> Product | Spectral:
     assert isinstance(slot.method, Method) and isinstance(slot.site, Site)
     product = slot.method.product(slot.site, slot.factors(dtype))
     assert product is not None
@@ -81,13 +81,11 @@ def _gain(slot: Slot, site: Site, weight: Tensor) -> Tensor | None:
     return slot.method.gain(site, slot.factors(), site.canonical(weight))  # pyright: ignore
 
 
-def _apply(site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, change: Product) -> Tensor:
-    mixer, bank, scale, leading = change
+def _apply(site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, change: Product | Spectral) -> Tensor:
     if site.conv is None:
-        weight = weight.t() if site.layout == "swapped" else weight
-        if leading is not None:
-            return spectral_linear(x, weight, bias, leading, mixer, bank, scale)
-        return lowrank_linear(x, weight, bias, mixer, bank, scale)
+        kernel = spectral_linear if isinstance(change, Spectral) else lowrank_linear
+        return kernel(x, weight.t() if site.layout == "swapped" else weight, bias, *change)
+    assert isinstance(change, Product), "a spectral change is that of a linear site"
     g = site.conv
     walk = ConvGeometry(g.stride, g.inner_padding, g.dilation, g.transposed, g.output_padding, g.groups)
-    return lowrank_conv(g.pad(x), weight, bias, mixer, bank, walk, scale)
+    return lowrank_conv(g.pad(x), weight, bias, change.mixer, change.bank, walk, change.scale)
