@@ -16,9 +16,12 @@ def keep(ctx: Any, *values: Tensor | Recipe | None) -> None:
     saved: list[Tensor | None] = []
     ctx.recipes = []
     for value in values:
-        made = isinstance(value, Recipe)
-        saved += value.tensors if made else (value,)
-        ctx.recipes.append((len(value.tensors), value.function, value.rest) if made else None)
+        if isinstance(value, Recipe):
+            saved += value.tensors
+            ctx.recipes.append((len(value.tensors), value.function, value.rest))
+        else:
+            saved.append(value)
+            ctx.recipes.append(None)
     ctx.save_for_backward(*saved)
 
 

@@ -20,7 +20,7 @@ CASES = list(product(("haar", "db2", "sym4"), (1, 2, 3), (8, 13, 16, 2), ("LLHH"
 def arguments(case: tuple, dtype: torch.dtype = torch.float64) -> tuple[list[Tensor], tuple]:
     """Factors and the rest; the last entry of a case: the columns' side, the rows' side, and that with 3×2 taps."""
     name, levels, n, letters, side = case
-    g, family = torch.Generator().manual_seed(0), pywt.Wavelet(name)
+    g, family = torch.Generator().manual_seed(0), pywt.Wavelet(name)  # pyright: ignore[reportAttributeAccessIssue]
     coarse = -(-n // 2**levels)
     sizes = [coarse if letter == "L" else (coarse << levels) - coarse for letter in letters]
     shapes = [(size, RANK) if side == 0 else (RANK, size, *((3, 2) if side == 2 else ())) for size in sizes]

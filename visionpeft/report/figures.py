@@ -55,7 +55,7 @@ def merit_over_parameters(content: Content) -> str:
 
 
 def elbow(content: Content) -> str:
-    """The figure of merit over the swept values, a line a method: means and intervals; of one method, every seed too."""
+    """The figure of merit over the swept values, a line a method: means and intervals; of one, every seed too."""
     key, factor = next(iter(content.recipe.sweep)), scale(content)
     groups: dict[str, list[Row]] = {}
     for entry in content.entries:
