@@ -11,8 +11,8 @@ from visionpeft.kernels.eager.guard import ordinary_precision
 from visionpeft.kernels.recompute.cpu import Recipe
 
 
-def keep(ctx: Any, *values: Tensor | Recipe | None) -> None:
-    """Save tensors on an autograd context; in place of a recipe, what it needs."""
+def keep(ctx: Any, *values: Any) -> None:
+    """Save tensors (or None) on an autograd context; in place of a :class:`Recipe`, what it needs."""
     saved: list[Tensor | None] = []
     ctx.recipes = []
     for value in values:
