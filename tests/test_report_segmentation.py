@@ -208,7 +208,7 @@ def _study(labels: dict[str, dict[str, Any]], main: str) -> Any:
         "data": {"card": "nuclei"},
         "backbone": {"name": "monai/UNet", "pretrained": False, "options": {}},
     }
-    listed = [Entry(label, recipe_from({**base, **changes}, label)) for label, changes in labels.items()]
+    listed = [Entry(label, recipe_from({**base, **changes}, label), label) for label, changes in labels.items()]
     rows = {label: SimpleNamespace(label=label, trainable=place) for place, label in enumerate(labels, 1)}
     result = SimpleNamespace(main=rows[main], row=rows.__getitem__)
     return SimpleNamespace(entries=listed, trained_rows=list(rows.values()), result=result)
