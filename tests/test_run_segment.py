@@ -11,7 +11,7 @@ from tinyseg import finished, pictures_card, recipe
 
 import visionpeft as vp
 from visionpeft.data.splits import load_split
-from visionpeft.errors import OptionError, UserError
+from visionpeft.errors import OptionError, TargetError, UserError
 from visionpeft.pipeline import run
 from visionpeft.recipe import load_recipe
 from visionpeft.runs.kinds.segment import Segment
@@ -140,6 +140,6 @@ def test_a_part_that_a_network_lacks_is_named(tmp_path: Path):
 def test_norms_without_weights_are_an_error_before_any_training(tmp_path: Path):
     made = recipe(pictures_card(tmp_path), 2, trainer=SHORT)
     made["compare"] = [{"label": "norm only", "method": {"name": "frozen"}, "train_also": []}]
-    with pytest.raises(OptionError, match="the entry 'norm only' trains nothing"):
+    with pytest.raises(TargetError, match="'norm' holds no parameter that could train"):
         run(made, output=tmp_path / "run", progress=False)
     assert not (tmp_path / "run.partial").exists()

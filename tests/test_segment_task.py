@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import visionpeft as vp
 from visionpeft.errors import OptionError, StateError, UnknownNameError
 from visionpeft.metrics.segmentation import score_case
-from visionpeft.tasks.baselines import train_only
+from visionpeft.surgery.trainable import train_only
 from visionpeft.tasks.optimize import OptimizerOptions
 from visionpeft.tasks.segment import SegmentOptions, SegmentTask
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from visionpeft.errors import OptionError, StateError
-from visionpeft.tasks.baselines import train_only
+from visionpeft.surgery.trainable import train_only
 from visionpeft.tasks.classify import ClassifyOptions, ClassifyTask
 from visionpeft.tasks.optimize import OptimizerOptions
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from visionpeft.errors import OptionError, StateError, TargetError
-from visionpeft.tasks.baselines import extract_features, nearest_centroid_predictions, train_only
+from visionpeft.surgery.trainable import train_only
+from visionpeft.tasks.baselines import extract_features, nearest_centroid_predictions
 from visionpeft.tasks.frozen import moving_state
 from visionpeft.tasks.optimize import OptimizerOptions, build_optimizer
 from visionpeft.tasks.tune import tune

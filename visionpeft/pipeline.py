@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from visionpeft.data.splits import save_split
-from visionpeft.errors import OptionError, UserError
+from visionpeft.errors import UserError
 from visionpeft.export.merged import why_not_mergeable, write_merged
 from visionpeft.files import atomic_write, cache_dir
 from visionpeft.recipe import Entry, Recipe, check_methods, entries, load_recipe
@@ -133,8 +133,6 @@ def _preflight(listed: list[Entry], recipe: Recipe, folder: Path) -> None:
     for entry in listed:
         stages = build(entry.recipe, _draws(recipe)[0])
         stages.task.configure_model()
-        if entry.recipe.trains and not any(p.requires_grad for p in stages.task.model.parameters()):
-            raise OptionError(f"the entry {entry.label!r} trains nothing: what train_also and norm name has no weights")
         write_plan(folder, entry, stages)
     for draw in _draws(recipe):
         save_split(folder / "splits" / f"{draw.name}.json", open_data(recipe, draw).split)

@@ -38,30 +38,30 @@ def load(request: Request) -> Backbone:
     MONAI bundle of this network: its options become the defaults.
     """
     name, pretrained = request.name, request.pretrained
-    network = _network(name)
+    network = network_named(name)
     if pretrained is True:
         raise OptionError(f"monai/{name} has no published weights: give pretrained a path or false")
     if not pretrained:
-        return _backbone(request, _options(request, network), None, "random weights")
+        return _backbone(request, constructor_options(request, network), None, "random weights")
     folder = Path(pretrained).expanduser()
     if not folder.is_dir():
         path = source_path(pretrained)
-        return _backbone(request, _options(request, network), read_state(path), str(path))
+        return _backbone(request, constructor_options(request, network), read_state(path), str(path))
     bundle = read_bundle(folder)
     if bundle.network != name:
         raise AdapterFileError(
             f"the bundle {folder} holds a {bundle.network}: give the backbone monai/{bundle.network}"
         )
     state = read_state(source_path(str(bundle.weights)))
-    return _backbone(request, _options(request, network, bundle.options), state, str(folder))
+    return _backbone(request, constructor_options(request, network, bundle.options), state, str(folder))
 
 
 def _backbone(request: Request, options: dict[str, Any], state: State | None, origin: str) -> Backbone:
     name, device = f"monai/{request.name}", request.device
     if state is not None and request.num_classes is None and "out_channels" not in request.options:
-        outline = build(name, _network(request.name), "meta", **options)
+        outline = build(name, network_named(request.name), "meta", **options)
         options = {**options, **_maps_as(state, outline)}
-    model = build(name, _network(request.name), device, **options)
+    model = build(name, network_named(request.name), device, **options)
     note = origin if state is None else fit(model, state, origin, heads_of(model) if has_parts(model) else ())
     channels, axes = options.get("in_channels", 1), options.get("spatial_dims", 3)
     size = options.get("img_size", request.image_size or _SIZE)
@@ -70,7 +70,9 @@ def _backbone(request: Request, options: dict[str, Any], state: State | None, or
     return Backbone(model, spec, (note,), lambda: torch.zeros(shape, device=device))
 
 
-def _options(request: Request, network: type[nn.Module], published: dict[str, Any] | None = None) -> dict[str, Any]:
+def constructor_options(
+    request: Request, network: type[nn.Module], published: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Our defaults, below those of a bundle, below the caller's."""
     size = request.image_size or _SIZE
     defaults = _defaults(request.name, network, size) if published is None else published
@@ -84,7 +86,7 @@ def _maps_as(state: State, outline: nn.Module) -> dict[str, int]:
     return {} if maps is None else {"out_channels": maps}
 
 
-def _network(name: str) -> type[nn.Module]:
+def network_named(name: str) -> type[nn.Module]:
     found = {key: value for key, value in vars(nets).items() if inspect.isclass(value) and issubclass(value, nn.Module)}
     if name not in found:
         raise unknown("MONAI network", name, {value.__name__ for value in found.values()})

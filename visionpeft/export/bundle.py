@@ -142,5 +142,8 @@ def _network_def(recipe: Recipe, classes: int) -> dict[str, Any] | None:
     folder = Path(pretrained).expanduser() if isinstance(pretrained, str) else None
     published = read_bundle(folder).options if folder is not None and folder.is_dir() else None
     request = Request(name, False, classes, section.image_size, "cpu", dict(section.options))
-    network = monai_backbones._network(name)
-    return {"_target_": f"monai.networks.nets.{name}", **monai_backbones._options(request, network, published)}
+    network = monai_backbones.network_named(name)
+    return {
+        "_target_": f"monai.networks.nets.{name}",
+        **monai_backbones.constructor_options(request, network, published),
+    }

@@ -87,10 +87,5 @@ class BlockLoRA(LowRank):
         """Sum first, multiply once: the blocks of B, or the chunks of the input."""
         if self.share == "input":
             return site.mix(site.bank(site.fold(x, self.blocks), f["A"]), self.s * f["B"])
-        return site.mix(site.bank(x, f["A"]), self.summed(f["B"]))
-
-    def summed(self, b: Tensor) -> Tensor:
-        """``s·Σ_i B_i: (out, r/n)``."""
-        if self.tied:
-            return self.s * self.blocks * b
-        return self.s * b.unflatten(1, (self.blocks, -1)).sum(1)
+        mixer, bank = self.split(site, f)
+        return site.mix(site.bank(x, bank), mixer)

@@ -16,7 +16,7 @@ from visionpeft.recipe import Recipe, load_recipe
 from visionpeft.recipe.yaml import dump
 
 RECIPE, METRICS, REPORT = "recipe.resolved.yaml", "metrics.json", "report.html"
-ADAPTER, TRAINED, MERGED, PLAN = "adapter", "trained.safetensors", "merged.safetensors", "plan.json"
+ADAPTER, TRAINED, MERGED = "adapter", "trained.safetensors", "merged.safetensors"
 TESTED = "predictions.safetensors"
 SUFFIX = ".partial"
 

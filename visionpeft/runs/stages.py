@@ -17,7 +17,7 @@ from visionpeft.runs.kinds import Draw, Stages, kind_of
 from visionpeft.surgery.adapt import adapt
 from visionpeft.surgery.audit import audit
 from visionpeft.surgery.report import Report
-from visionpeft.surgery.trainable import modules_named, train_whole
+from visionpeft.surgery.trainable import train_only
 from visionpeft.tasks.frozen import moving_state
 from visionpeft.tasks.optimize import OptimizerOptions
 
@@ -101,10 +101,7 @@ def _adapted(backbone: Backbone, recipe: Recipe, beside: list[str], seed: int) -
 
 def _train_only(model: nn.Module, recipe: Recipe, heads: tuple[str, ...], beside: list[str]) -> None:
     """Choose what trains where nothing is adapted."""
-    chosen = {"full": [""], "head_only": list(heads), "frozen": beside}[recipe.method.name]
-    model.requires_grad_(False)
-    for name in chosen:
-        train_whole(modules_named(model, name))
+    train_only(model, {"full": [""], "head_only": heads, "frozen": beside}[recipe.method.name])
 
 
 def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:

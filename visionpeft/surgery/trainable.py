@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from visionpeft.errors import TargetError, did_you_mean
@@ -39,6 +41,20 @@ def train_whole(modules: list[nn.Module]) -> None:
     for module in modules:
         for parameter in module.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
+
+
+def train_only(model: nn.Module, patterns: Iterable[str]) -> None:
+    """Freeze ``model`` but for the modules that the patterns name (``""`` is the whole model: full fine-tuning).
+
+    Raises:
+        TargetError: a pattern names no module, or only such as hold no parameter.
+    """
+    chosen = {pattern: modules_named(model, pattern) for pattern in patterns}
+    for pattern, modules in chosen.items():
+        if not any(True for module in modules for _ in module.parameters()):
+            raise TargetError(f"{pattern!r} holds no parameter that could train")
+    model.requires_grad_(False)
+    train_whole([module for modules in chosen.values() for module in modules])
 
 
 def modules_named(model: nn.Module, text: str) -> list[nn.Module]:

@@ -1,8 +1,4 @@
-"""What the frozen backbone can do without being adapted.
-
-Head-only training is no code of its own: it is :class:`~visionpeft.tasks.classify.ClassifyTask` with
-``prepare=lambda model: train_only(model, [head])``, so it gets the same augmentation, schedule and checkpoints.
-"""
+"""What the frozen backbone can do without being adapted."""
 
 from __future__ import annotations
 
@@ -13,18 +9,6 @@ from torch import Tensor, nn
 
 from visionpeft.errors import StateError, TargetError
 from visionpeft.metrics import Predictions, nearest_centroid
-
-
-def train_only(model: nn.Module, paths: Iterable[str]) -> None:
-    """Freeze ``model`` but for the modules at ``paths`` (``""`` is the whole model: full fine-tuning).
-
-    Raises:
-        TargetError: a path is no module of the model, or holds no parameter.
-    """
-    chosen = [_submodule(model, path) for path in paths]
-    model.requires_grad_(False)
-    for module in chosen:
-        module.requires_grad_(True)
 
 
 def extract_features(
