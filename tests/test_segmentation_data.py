@@ -143,6 +143,16 @@ def test_a_case_smaller_than_the_patch_is_padded(shapes: Path) -> None:
     assert images[:, :, :12].unique().numel() == 1, "zeros, and label background"
 
 
+def test_training_pads_with_what_the_network_sees_as_zero(shapes: Path) -> None:
+    """Predictions pad after mean and deviation, so training on a black frame would show another network input."""
+    spec = InputSpec(size=24, mean=(0.2, 0.4, 0.6), std=(0.5, 0.25, 0.125))
+    data = SegmentationData(shapes, input=spec, patch_size=(64, 32), batch_size=2, augment="none")
+    data.setup()
+    images, _ = next(iter(data.train_dataloader()))
+    assert images[:, :, :12].count_nonzero() == 0
+    assert images[:, :, 12:52].count_nonzero() > 0
+
+
 def test_draws_of_cases_contain_each_other(shapes: Path) -> None:
     def train(count: int | None, seed: int = 0) -> set[int]:
         data = SegmentationData(shapes, train_cases=count, seed=seed, patch_size=16)

@@ -12,7 +12,7 @@ from visionpeft.backbones.spec import InputSpec
 from visionpeft.data.loaders import Batch, Draw
 from visionpeft.data.segmentation.cards import Intensity, SegmentationAugment
 from visionpeft.data.segmentation.cases import CaseTable
-from visionpeft.data.segmentation.intensity import for_network
+from visionpeft.data.segmentation.intensity import for_network, padding_of
 from visionpeft.data.segmentation.transforms import Item, Steps, augmentation, crop, with_centres
 
 Whole = tuple[torch.Tensor, torch.Tensor, int]  # image (1, C, *spatial), mask (1, *spatial), position in the table
@@ -48,8 +48,8 @@ class WholeCases(Dataset[Whole]):
 class CropBatches(Dataset[Batch]):
     """Batches of training crops by lists of :data:`Draw`: one crop of each case drawn.
 
-    Without ``patch``, whole cases padded with zeros to equal sides of ``size``. Cases smaller than the patch are padded
-    with zeros, whose label is the background.
+    Without ``patch``, whole cases padded to equal sides of ``size``; cases smaller than the patch are padded too. The
+    padding is background, and what the network gets there is zero, as in predictions.
     """
 
     def __init__(
@@ -80,14 +80,17 @@ class CropBatches(Dataset[Batch]):
         if index in self._prepared:
             return self._prepared[index]
         image, mask = self.cases.resized(index)
-        item = {"image": self._padded(image[0]), "mask": self._padded(mask)}
+        shades = padding_of(image.shape[1], self.cases.rule, self.cases.spec).tolist()
+        item = {"image": self._padded(image[0], shades), "mask": self._padded(mask, [0])}
         item = with_centres(item) if self.patch else item
         if self.cases.table.keep != "none":
             self._prepared[index] = item
         return item
 
-    def _padded(self, values: torch.Tensor) -> torch.Tensor:
-        """Zeros on both sides of ``(C, *spatial)`` up to the least size."""
+    def _padded(self, values: torch.Tensor, shades: Sequence[float]) -> torch.Tensor:
+        """``(C, *spatial)`` in the middle of a block of at least the least size; around it each channel's shade."""
         missing = [max(0, least - side) for least, side in zip(self.least or (), values.shape[1:], strict=False)]
+        if not any(missing):
+            return values
         widths = [width for gap in reversed(missing) for width in (gap // 2, gap - gap // 2)]
-        return F.pad(values, widths) if any(widths) else values
+        return torch.stack([F.pad(one, widths, value=shade) for one, shade in zip(values, shades, strict=True)])

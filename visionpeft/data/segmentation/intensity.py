@@ -54,3 +54,15 @@ def for_network(images: torch.Tensor, rule: Intensity, spec: InputSpec | None) -
     shape = (1, -1, *[1] * (images.ndim - 2))
     mean, std = (torch.tensor(values).view(shape) for values in (spec.mean, spec.std))
     return (images - mean) / std
+
+
+def padding_of(channels: int, rule: Intensity, spec: InputSpec | None) -> torch.Tensor:
+    """What to pad images with, one value a channel, so that :func:`for_network` makes zeros of it: ``(channels,)``.
+
+    Predictions pad with zeros after that function, so training must pad alike. One channel that will be repeated for
+    several means gets their average.
+    """
+    if spec is None or rule.kind == "zscore":
+        return torch.zeros(channels)
+    mean = torch.tensor(spec.mean)
+    return mean if len(mean) == channels else mean.mean().expand(channels)
