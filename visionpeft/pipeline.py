@@ -142,9 +142,13 @@ def _preflight(listed: list[Entry], recipe: Recipe, folder: Path) -> None:
 
 def _train(entry: Entry, draws: list[Draw], folder: Path, progress: bool) -> _Trained:
     """Tune the learning rate on the first draw's validation split, then train every draw."""
-    section, tuned, key = entry.recipe.tune, None, kind_of(entry.recipe).figure.key
+    section, tuned, figure = entry.recipe.tune, None, kind_of(entry.recipe).figure
     if section is not None and entry.recipe.trains:
-        tuned = tune(section.lr, lambda lr: train(TrialSpec(entry, draws[0], lr, folder), progress).val[key])
+        tuned = tune(
+            section.lr,
+            lambda lr: train(TrialSpec(entry, draws[0], lr, folder), progress).val[figure.key],
+            lower=figure.lower,
+        )
     specs = [TrialSpec(entry, draw, tuned.value if tuned else entry.recipe.trainer.lr, folder) for draw in draws]
     return _Trained(entry, specs, [train(spec, progress) for spec in specs], tuned)
 

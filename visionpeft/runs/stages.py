@@ -37,7 +37,7 @@ def build(recipe: Recipe, draw: Draw, lr: float | None = None, data: Any = None)
         backbone = open_backbone(recipe, kind.outputs(data))
     heads, plan = kind.heads(backbone.model), []
     prepare = _preparation(backbone, recipe, heads, draw.seed, plan)
-    task = kind.task(recipe, backbone.model, data, prepare, _optimizer(recipe, lr), draw.seed)
+    task = kind.task(recipe, backbone, data, prepare, _optimizer(recipe, lr), draw.seed)
     return Stages(data, backbone, heads, task, plan)
 
 

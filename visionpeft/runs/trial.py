@@ -63,7 +63,8 @@ def train(spec: TrialSpec, progress: bool) -> Trial:
     stages = build(spec.entry.recipe, spec.draw, spec.lr)
     history, meter = History(spec.entry.recipe.trainer.log_every_n_steps), Meter()
     checkpoint = spec.folder / "last.ckpt"
-    callbacks = [history, meter, *_terminal(spec, progress)]
+    own = kind_of(spec.entry.recipe).callbacks(spec.entry.recipe, spec.folder)
+    callbacks = [history, meter, *own, *_terminal(spec, progress)]
     callbacks.append(Checkpoints(checkpoint, spec.entry.recipe.trainer.checkpoint_every))
     with readable_errors():
         trainer = lightning_trainer(spec.entry.recipe, callbacks, loggers(spec.entry, spec.run, spec.name))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from visionpeft.backbones import InputSpec
+from visionpeft.backbones import Backbone, InputSpec
 from visionpeft.backbones.clip_text import tokenizer_for
 from visionpeft.data.captions.held_out import HeldOutData
 from visionpeft.data.captions.module import Kept, PairData
@@ -41,7 +41,7 @@ class Align(FewShot):
         return opened(recipe.data.model_dump_json(), templates, images, recipe.backbone.image_size, draw.seed)
 
     def task(
-        self, recipe: Recipe, model: nn.Module, data: Any, prepare: Any, optimizer: OptimizerOptions, seed: int
+        self, recipe: Recipe, backbone: Backbone, data: Any, prepare: Any, optimizer: OptimizerOptions, seed: int
     ) -> Task:
         section: Any = recipe.task
         tokenize = tokenizer_for(recipe.backbone.name, recipe.backbone.options)
@@ -53,7 +53,7 @@ class Align(FewShot):
         )
         opened = isinstance(data, PairData)
         return AlignTask(
-            model,
+            backbone.model,
             {name: tokens_of(prompts, tokenize) for name, prompts in _prompts(recipe, data).items()},
             _captions(recipe, data, tokenize) if opened else None,
             prepare=prepare,

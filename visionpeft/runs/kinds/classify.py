@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visionpeft.backbones import InputSpec, head_of
+from visionpeft.backbones import Backbone, InputSpec, head_of
 from visionpeft.data.classification import ClassificationData
 from visionpeft.metrics import Predictions
 from visionpeft.recipe import Recipe
@@ -38,13 +38,19 @@ class Classify(Kind[Predictions]):
         return (head_of(model)[0],)
 
     def task(
-        self, recipe: Recipe, model: nn.Module, data: Any, prepare: Any, optimizer: OptimizerOptions, seed: int
+        self, recipe: Recipe, backbone: Backbone, data: Any, prepare: Any, optimizer: OptimizerOptions, seed: int
     ) -> Task:
         section = recipe.task.model_dump(exclude={"name"})
         options = ClassifyOptions(**section, channels_last=recipe.trainer.channels_last)
-        (head,) = self.heads(model)
+        (head,) = self.heads(backbone.model)
         return ClassifyTask(
-            model, len(data.classes), prepare=prepare, optimizer=optimizer, options=options, head=head, seed=seed
+            backbone.model,
+            len(data.classes),
+            prepare=prepare,
+            optimizer=optimizer,
+            options=options,
+            head=head,
+            seed=seed,
         )
 
     def batch(self, stages: Stages) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from visionpeft.backbones import InputSpec
+from visionpeft.backbones import Backbone, InputSpec
 from visionpeft.backbones.clip_text import tokenizer_for
 from visionpeft.data.fewshot import NEW, FewShotData
 from visionpeft.data.prompts import Prompts, prompts_of
@@ -55,7 +55,7 @@ class FewShot(Classify):
         return None
 
     def task(
-        self, recipe: Recipe, model: nn.Module, data: Any, prepare: Any, optimizer: OptimizerOptions, seed: int
+        self, recipe: Recipe, backbone: Backbone, data: Any, prepare: Any, optimizer: OptimizerOptions, seed: int
     ) -> Task:
         section: Any = recipe.task
         options = FewShotOptions(
@@ -65,7 +65,7 @@ class FewShot(Classify):
             channels_last=recipe.trainer.channels_last,
         )
         return FewShotTask(
-            model,
+            backbone.model,
             _tokens(recipe, data),
             prepare=prepare,
             optimizer=optimizer,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import lightning
 import numpy as np
 from torch import Tensor, nn
 
@@ -30,11 +31,13 @@ class Figure:
         key: its name in logs, as ``val/<key>``.
         title: its name in tables.
         percent: whether it is written as a percentage (top-1) or as a plain fraction (Dice).
+        lower: whether lower is better, as of a loss.
     """
 
     key: str
     title: str
     percent: bool
+    lower: bool = False
 
     def text(self, value: float) -> str:
         """The value as people write it."""
@@ -92,9 +95,13 @@ class Kind(ABC, Generic[Found]):
 
     @abstractmethod
     def task(
-        self, recipe: Recipe, model: nn.Module, data: Any, prepare: Any, optimizer: OptimizerOptions, seed: int
+        self, recipe: Recipe, backbone: Backbone, data: Any, prepare: Any, optimizer: OptimizerOptions, seed: int
     ) -> Task:
         """The Lightning module."""
+
+    def callbacks(self, recipe: Recipe, folder: Path) -> list[lightning.Callback]:
+        """What a training does beside training; ``folder`` is the trial's."""
+        return []
 
     def outputs(self, data: Any) -> int | None:
         """Class scores or class maps that the network itself makes; None for a network without a classifier."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visionpeft.backbones import InputSpec
+from visionpeft.backbones import Backbone, InputSpec
 from visionpeft.data.segmentation.module import SegmentationData
 from visionpeft.metrics import Estimate
 from visionpeft.metrics.scores import FIGURES, TERTILES, Scores
@@ -56,7 +56,7 @@ class Segment(Kind[CaseScores]):
         return parts_of(model)["head"]
 
     def task(
-        self, recipe: Recipe, model: nn.Module, data: Any, prepare: Any, optimizer: OptimizerOptions, seed: int
+        self, recipe: Recipe, backbone: Backbone, data: Any, prepare: Any, optimizer: OptimizerOptions, seed: int
     ) -> Task:
         section = recipe.task.model_dump(exclude={"name"})
         window = _extents(section.pop("window"), data.axes)
@@ -68,12 +68,12 @@ class Segment(Kind[CaseScores]):
             channels_last=recipe.trainer.channels_last,
         )
         return SegmentTask(
-            model,
+            backbone.model,
             data.classes,
             prepare=prepare,
             optimizer=optimizer,
             options=options,
-            head=self.heads(model),
+            head=self.heads(backbone.model),
             seed=seed,
             spacing=getattr(data, "spacing", None),  # a run's preparation has no cases
         )
