@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from visionpeft.data.captions.cards import CaptionsCard
+from visionpeft.data.pictures.cards import PicturesCard
 from visionpeft.data.segmentation.cards import Intensity, SegmentationCard
 from visionpeft.data.sources import FolderSource, Fraction, Sha256, Source, Strict, explain
 from visionpeft.data.specs import NAMES_ITS_CLASSES, CoopReader, FolderReader, Part, Reader
@@ -119,11 +120,12 @@ class Card(Strict):
         return self
 
 
-AnyCard = Card | SegmentationCard | CaptionsCard
+AnyCard = Card | SegmentationCard | CaptionsCard | PicturesCard
 KINDS: dict[object, type[AnyCard]] = {
     "classification": Card,
     "segmentation": SegmentationCard,
     "captions": CaptionsCard,
+    "pictures": PicturesCard,
 }
 
 

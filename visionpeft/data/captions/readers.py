@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from visionpeft.data.captions.cards import Collection, CsvReader, EmojiReader
 from visionpeft.data.captions.openclipart import openclipart
@@ -42,7 +43,7 @@ def _sidecar(collection: Collection, folder: Path) -> list[Pair]:
         text = path.with_suffix(".txt")
         if not text.is_file():
             continue  # of a mirrored or shaded copy, whose caption is the original's
-        caption = _first_line(text)
+        caption = first_line(text)
         place = path.relative_to(folder)
         pairs.append(_pair(collection, place.as_posix(), path, (caption.rstrip("."),), *place.parent.parts))
     return pairs
@@ -72,19 +73,24 @@ def _emoji(collection: Collection, folder: Path) -> list[Pair]:
     for entry in sorted(listed, key=lambda entry: entry["sort_order"]):
         if not entry[f"has_img_{vendor}"]:
             continue
-        name = (entry["name"] or "").lower()
-        short = [" ".join(word.replace("_", " ").replace("-", " ").split()) for word in entry["short_names"]]
-        texts = tuple(dict.fromkeys(text for text in (name, short[0], ", ".join([name, *short])) if text))
         path = folder / "img" / vendor / "64" / entry["image"]
-        pairs.append(_pair(collection, entry["image"], path, texts, entry["subcategory"]))
+        pairs.append(_pair(collection, entry["image"], path, emoji_texts(entry), entry["subcategory"]))
     return pairs
+
+
+def emoji_texts(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """What an entry of ``emoji.json`` says: the Unicode name, the first short name, and all names in a row."""
+    name = (entry["name"] or "").lower()
+    short = [" ".join(word.replace("_", " ").replace("-", " ").split()) for word in entry["short_names"]]
+    return tuple(dict.fromkeys(text for text in (name, short[0], ", ".join([name, *short])) if text))
 
 
 def _pair(collection: Collection, place: str, path: Path, texts: tuple[str, ...], *further: str) -> Pair:
     return Pair(f"{collection.images.name}/{place}", path, texts, " | ".join([*texts, *further]))
 
 
-def _first_line(path: Path) -> str:
+def first_line(path: Path) -> str:
+    """The caption in a text file beside a picture; DataError if it says nothing."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:

@@ -1,0 +1,71 @@
+"""From a picture's file to a square of RGB, whatever the file's mode."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from visionpeft.data.pictures.cards import PictureRule
+from visionpeft.data.tables import MAX_PIXELS
+from visionpeft.errors import DataError
+
+_UNREADABLE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError)
+
+
+def square(path: Path, rule: PictureRule) -> np.ndarray:
+    """A picture as uint8 ``(size, size, 3)``.
+
+    Turned upright as its camera says; grey values are repeated, 16 bits become 8, palettes and CMYK become RGB,
+    transparency and margins white; of an animation the first frame is taken.
+
+    Raises:
+        DataError: the file is missing, damaged, no image, or has more than 100 megapixels.
+    """
+    if pixels(path) > MAX_PIXELS:
+        raise DataError(f"{path} has more than {MAX_PIXELS // 1_000_000} megapixels")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it begins below our own limit
+            with Image.open(path) as opened:
+                picture = _rgba(ImageOps.exif_transpose(opened))
+    except _UNREADABLE as error:
+        raise DataError(f"cannot read the image {path}: {error}") from error
+    fit = ImageOps.pad if rule.fit == "pad" else ImageOps.fit
+    shaped = fit(picture, (rule.size, rule.size), Image.Resampling.BICUBIC)  # Pillow's averages where it shrinks
+    white = Image.new("RGBA", shaped.size, "white")
+    return np.asarray(Image.alpha_composite(white, shaped).convert("RGB"))
+
+
+def pixels(path: Path) -> int:
+    """Width times height by the file's header.
+
+    Raises:
+        DataError: the file is missing, or no image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                return picture.width * picture.height
+    except Image.DecompressionBombError:
+        return MAX_PIXELS + 1
+    except _UNREADABLE as error:
+        raise DataError(f"cannot read the image {path}: {error}") from error
+
+
+def _rgba(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        return _eight_bits(picture).convert("RGBA")
+    if picture.mode == "CMYK":
+        return picture.convert("RGB").convert("RGBA")
+    return picture.convert("RGBA")
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """A picture of 16 bits or of real numbers in 8 bits: whole numbers by their range, real ones from 0 … 1."""
+    values = np.asarray(picture).astype(np.float64)
+    top = 1.0 if picture.mode == "F" else 65535.0
+    return Image.fromarray(np.clip(np.round(values * (255 / top)), 0, 255).astype(np.uint8))

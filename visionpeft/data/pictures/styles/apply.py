@@ -1,0 +1,19 @@
+"""From what a card says of a style to a function that redraws pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from visionpeft.data.pictures.styles.ink import ink
+from visionpeft.data.pictures.styles.options import Style
+
+Redraw = Callable[[np.ndarray], np.ndarray]
+"""Pictures uint8 ``(N, S, S, 3)`` to as many, each by itself."""
+
+
+def redrawing(style: Style) -> Redraw:
+    """The function that redraws pictures in the style."""
+    return partial(ink, style=style)
