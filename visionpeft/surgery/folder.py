@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from visionpeft.algebra.method import Options
 from visionpeft.errors import AdapterFileError, UserError
 from visionpeft.files import atomic_write
 from visionpeft.methods import make
+from visionpeft.surgery.about import KEY
+from visionpeft.surgery.about import about as describe
 from visionpeft.surgery.adapt import adapt
 from visionpeft.surgery.fingerprint import base_parameters, digests
 from visionpeft.surgery.ledger import known_to, record, statistics, statistics_digests
@@ -41,11 +44,17 @@ ENTRIES = {
 """What ``adapter.json`` must hold."""
 
 
-def save(model: nn.Module, folder: str | Path, name: str = "default") -> Path:
+def save(
+    model: nn.Module, folder: str | Path, name: str = "default", *, about: Mapping[str, Any] | None = None
+) -> Path:
     """Write an adapter, and whatever was trained beside it, to a folder.
 
     Beside the factors go all other trainable parameters (a head, norms) and the running statistics of normalisation
-    layers where they changed since the model was adapted.
+    layers where they changed since the model was adapted. The header of ``adapter.safetensors`` tells method, options
+    and the fingerprint of the base.
+
+    Args:
+        about: what else the header shall tell, such as ``recipe``, ``base`` and ``base_licence``.
 
     Returns:
         The folder.
@@ -60,8 +69,9 @@ def save(model: nn.Module, folder: str | Path, name: str = "default") -> Path:
     _check_finite(tensors)
     # Clones, since tied parameters share memory, and in the ordinary layout (a convolution may be channels-last): the
     # format refuses both.
+    header = {KEY: json.dumps(describe(model, name, about or {}))}
     contents = {
-        file: safetensors.torch.save({key: t.detach().cpu().contiguous().clone() for key, t in state.items()})
+        file: safetensors.torch.save({key: t.detach().cpu().contiguous().clone() for key, t in state.items()}, header)
         for file, state in tensors.items()
         if state
     }

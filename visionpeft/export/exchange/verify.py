@@ -50,19 +50,18 @@ def verify(
     form: str,
     path: Path,
     model: nn.Module,
-    name: str,
     written: Sequence[Change],
     component: str,
     inputs: Mapping[str, Any],
-    whole: bool,
+    name: str | None = None,
 ) -> Match:
     """Load a written file with its tool and compare.
 
     Args:
         written: what the file is meant to say.
         inputs: keyword arguments of one forward pass.
-        whole: the file says all that the adapter does, so that the adapted network itself is the standard; else it is
-            the base with what was written folded in.
+        name: the adapter of ``model`` that the file says all of, so that the adapted network itself is the standard;
+            None takes the base with what was written folded in.
 
     Raises:
         ParityError: a layer, or the network, computes something else.
@@ -72,7 +71,7 @@ def verify(
     for change in written:
         _check_layer(change, base, plain, form)
     before = output(base, inputs)
-    ours = adapted_twin(model, name) if whole else _folded(base, written)
+    ours = adapted_twin(model, name) if name is not None else _folded(base, written)
     wanted, found = output(ours, inputs), output(theirs, inputs)
     difference, effect = _largest(found - wanted), _largest(wanted - before)
     match = Match(tool_of(form), len(written), difference, effect)

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
-from visionpeft.errors import OptionError, SiteError, UserError
-from visionpeft.export.exchange.about import KEY, about
+from visionpeft.errors import OptionError, SiteError
 from visionpeft.export.exchange.changes import Change, changes, left_out, stored_weight
-from visionpeft.export.exchange.encode import Encoded, carries_magnitude, encode
+from visionpeft.export.exchange.encode import carries_magnitude, encode
 from visionpeft.export.exchange.inputs import example_inputs
 from visionpeft.export.exchange.limits import check_denoiser, check_form, why_not
 from visionpeft.export.exchange.lowrank import ROUNDING, Budget, Fit, fitted, total
 from visionpeft.export.exchange.names import by_flat_name, flat
+from visionpeft.export.exchange.place import PEFT_CONFIG, PEFT_WEIGHTS, put
 from visionpeft.export.exchange.tools import check_installed
 from visionpeft.export.exchange.verify import Match, verify
-from visionpeft.files import atomic_write
-
-PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+from visionpeft.surgery.about import KEY, about
 
 
 @dataclass(frozen=True)
@@ -96,23 +90,61 @@ def write(
             tool is not installed; an option out of range; the file cannot be written.
         ParityError: the tool computes something else. Nothing is left at ``path`` then that was not there before.
     """
+    found, more = changes(model, name), metadata or {}
+    return write_changes(
+        form,
+        path,
+        model,
+        found,
+        left_out(model, name),
+        about(model, name, more),
+        component=component,
+        budget=Budget(rank, energy),
+        drop=drop,
+        inputs=inputs,
+        name=name,
+    )
+
+
+def write_changes(
+    form: str,
+    path: str | Path,
+    model: nn.Module,
+    found: Sequence[Change],
+    beside: Mapping[str, str],
+    says: Mapping[str, Any],
+    *,
+    component: str,
+    budget: Budget,
+    drop: bool = False,
+    inputs: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> Exchanged:
+    """Write changes of a network's weights; see :func:`write`.
+
+    Args:
+        found: the changes.
+        beside: what belongs to them and no format holds: name → reason.
+        says: what the header of the file tells.
+        name: the adapter of ``model`` that makes these changes, to compare with; None compares with the base they are
+            folded into.
+    """
     check_form(form)
     path = _checked(form, Path(path))
     check_denoiser(form, model)
     check_installed(form)
-    said, dropped = _sayable(form, model, name, drop)
-    written, fits = _fit(form, model, said, Budget(rank, energy))
+    said, dropped = _sayable(form, model, found, beside, drop)
+    written, fits = _fit(form, model, said, budget)
     error = total(fits)
     encoded = encode(form, written, model, component)
-    header = {**encoded.metadata, KEY: json.dumps({**about(model, name, metadata or {}), "error": error})}
-    whole = not dropped and error <= ROUNDING
+    content = replace(encoded, metadata={**encoded.metadata, KEY: json.dumps({**says, "error": error})})
+    standard = name if not dropped and error <= ROUNDING else None
     arguments = example_inputs(model) if inputs is None else inputs
 
     def check(place: Path) -> Match:
-        return verify(form, place, model, name, written, component, arguments, whole)
+        return verify(form, place, model, written, component, arguments, standard)
 
-    match = _place(path, replace(encoded, metadata=header), (metadata or {}).get("base"), check)
-    return Exchanged(path, form, tuple(fits), dropped, error, match)
+    return Exchanged(path, form, tuple(fits), dropped, error, put(path, content, says.get("base"), check))
 
 
 def _checked(form: str, path: Path) -> Path:
@@ -124,13 +156,15 @@ def _checked(form: str, path: Path) -> Path:
     return path
 
 
-def _sayable(form: str, model: nn.Module, name: str, drop: bool) -> tuple[list[Change], dict[str, str]]:
+def _sayable(
+    form: str, model: nn.Module, found: Sequence[Change], beside: Mapping[str, str], drop: bool
+) -> tuple[list[Change], dict[str, str]]:
     """The changes that the format can say, and why not the others.
 
     Raises:
         SiteError: there are others and they may not be dropped, or there is nothing left.
     """
-    found, dropped = changes(model, name), left_out(model, name)
+    dropped = dict(beside)
     names = by_flat_name(model)
     said = []
     for change in found:
@@ -188,35 +222,3 @@ def _with_gain(before: Change, after: Change, fit: Fit, model: nn.Module) -> Fit
     wanted = before.delta(stored)
     error = (after.delta(stored) - wanted).norm().item() if fit.error else 0.0
     return replace(fit, norm=wanted.norm().item(), error=error)
-
-
-def _place(path: Path, content: Encoded, base: str | None, check: Any) -> Match:
-    """Write beside ``path``, check there, and only then take its place."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".exchange-", dir=path.parent) as staging:
-            place = Path(staging) / path.name
-            if content.config:
-                _write_folder(place, content, base)
-            else:
-                atomic_write(place, lambda temporary: save_file(content.tensors, temporary, content.metadata))
-            match = check(place)
-            _take_place(place, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    return match
-
-
-def _write_folder(folder: Path, content: Encoded, base: str | None) -> None:
-    config = json.dumps({**content.config, "base_model_name_or_path": base}, indent=1)
-    atomic_write(folder / PEFT_WEIGHTS, lambda temporary: save_file(content.tensors, temporary, content.metadata))
-    atomic_write(folder / PEFT_CONFIG, config)
-
-
-def _take_place(place: Path, path: Path) -> None:
-    """Rename; of a folder that is there already only the two files of ours are replaced."""
-    if not place.is_dir() or not path.is_dir():
-        os.replace(place, path)
-        return
-    for file in (PEFT_WEIGHTS, PEFT_CONFIG):
-        shutil.move(place / file, path / file)

@@ -1,4 +1,4 @@
-"""What a file says of itself: method, options, the base it was made on, the recipe, licences."""
+"""What an adapter file says of itself: method, options, the base it was made on, and what its maker adds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEY = "visionpeft"
 """The entry of a safetensors header that holds it, as JSON."""
 
 
-def about(model: nn.Module, name: str, more: Mapping[str, str]) -> dict[str, Any]:
+def about(model: nn.Module, name: str, more: Mapping[str, Any]) -> dict[str, Any]:
     """Version, method and options of an adapter, and the fingerprint of its base; then what a caller adds.
 
     Args:
@@ -33,10 +33,10 @@ def about(model: nn.Module, name: str, more: Mapping[str, str]) -> dict[str, Any
     }
 
 
-def written_about(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+def written_about(header: Mapping[str, str] | None) -> dict[str, Any]:
     """What the header of a file says; empty where it is not ours."""
     try:
-        found = json.loads((metadata or {}).get(KEY, "{}"))
+        found = json.loads((header or {}).get(KEY, "{}"))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
