@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 from visionpeft.data.splits import save_split
 from visionpeft.errors import UserError
 from visionpeft.export.merged import why_not_mergeable, write_merged
-from visionpeft.files import atomic_write, cache_dir
+from visionpeft.export.published import publish
+from visionpeft.files import atomic_write
 from visionpeft.recipe import Entry, Recipe, check_methods, entries, load_recipe
 from visionpeft.report import write_report
 from visionpeft.runs import folder as folders
@@ -183,9 +184,7 @@ def _artifacts(kind: Kind, trained: _Trained, recipe: Recipe, folder: Path) -> s
         return reason
     parity = write_merged(folder / folders.MERGED, stages, entry.recipe, kind.sample(stages))
     if recipe.publish:
-        atomic_write(
-            cache_dir() / "sources" / recipe.name / "model.safetensors", (folder / folders.MERGED).read_bytes()
-        )
+        publish(folder / folders.MERGED, stages, recipe)
     return str(parity)
 
 
