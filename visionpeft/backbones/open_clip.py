@@ -103,6 +103,7 @@ def _create(request: Request, tag: str | None, from_hub: bool) -> nn.Module:
     """The model on its device, with the hub's weights where a tag or a hub folder names them."""
     name, options = request.name, {"pretrained_text": False, **request.options}
     if request.image_size is not None:
+        _check_size(name, request.image_size, options)
         options["force_image_size"] = request.image_size
     if tag is not None:  # OpenAI's weights want QuickGELU under any of the model's names
         quick = bool(open_clip.pretrained.get_pretrained_cfg(name, tag).get("quick_gelu"))
@@ -125,6 +126,18 @@ def _create(request: Request, tag: str | None, from_hub: bool) -> nn.Module:
     if request.device == "meta":
         _without_mask(model)
     return model
+
+
+def _check_size(name: str, size: int, options: dict[str, Any]) -> None:
+    """Refuse a size that open_clip's own image towers cannot cut into patches; timm's say it themselves."""
+    vision = {} if ":" in name else config_of(name, options).model["vision_cfg"]
+    if vision.get("timm_model_name"):
+        return
+    step = (
+        32 if isinstance(vision.get("layers"), (list, tuple)) else vision.get("patch_size")
+    )  # a ResNet halves 5 times
+    if step and size % step:
+        raise OptionError(f"image_size: {size} does not suit open_clip/{name}: give a multiple of {step} pixels")
 
 
 def _without_mask(model: nn.Module) -> None:

@@ -37,12 +37,14 @@ class Backbone:
         notes: one sentence for each thing that was, or was not, loaded.
         example_input: makes the arguments of one forward pass on the model's device: a tensor, a tuple of
             positional arguments, or a dict of keyword arguments. For audits.
+        pipeline: the :class:`visionpeft.backbones.pipelines.Pipeline` whose denoiser ``model`` is, if it is one's.
     """
 
     model: nn.Module
     input: InputSpec
     notes: tuple[str, ...]
     example_input: Callable[[], Any]
+    pipeline: Any = None
 
 
 @dataclass(frozen=True)

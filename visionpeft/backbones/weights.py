@@ -16,6 +16,7 @@ from visionpeft.errors import AdapterFileError, did_you_mean
 from visionpeft.files import cache_dir
 
 State = dict[str, torch.Tensor]
+_MODEL = "model.safetensors"
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training scripts put the weights
 
 
@@ -30,17 +31,25 @@ def source_path(pretrained: str) -> Path:
         if not path.is_file():
             raise AdapterFileError(f"there is no weights file {path}")
         return path
-    name = pretrained.removeprefix("run:")
+    return source_folder(pretrained.removeprefix("run:"), _MODEL) / _MODEL
+
+
+def source_folder(name: str, content: str) -> Path:
+    """The folder of what the recipe ``pretrain/<name>`` has published, which must hold the file ``content``.
+
+    Raises:
+        AdapterFileError: it has not been trained here; the message names the command that does.
+    """
     sources = cache_dir() / "sources"
-    path = sources / name / "model.safetensors"
-    if not path.is_file():
-        made = [folder.name for folder in sources.glob("*") if (folder / "model.safetensors").is_file()]
+    folder = sources / name
+    if not (folder / content).is_file():
+        made = [other.name for other in sources.glob("*") if (other / content).is_file()]
         near = did_you_mean(name, made)
         raise AdapterFileError(
-            f"the source model {name!r} has not been trained here ({path} is missing).{near} "
+            f"the source model {name!r} has not been trained here ({folder / content} is missing).{near} "
             f"Train it once with: visionpeft run recipes/pretrain/{name}.yaml"
         )
-    return path
+    return folder
 
 
 def read_state(path: Path) -> State:

@@ -1,0 +1,40 @@
+"""A pipeline of diffusers beside what this library knows of its family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from visionpeft.backbones.pipelines.family import Family
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """An open pipeline.
+
+    Attributes:
+        pipe: the plain pipeline of diffusers, every component in evaluation mode and frozen.
+        family: how a pipeline of this kind is conditioned, called and sampled.
+        notes: one sentence for each thing that was loaded.
+    """
+
+    pipe: Any
+    family: Family
+    notes: tuple[str, ...]
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The network that predicts noise, velocity or flow; adapting it changes what ``pipe`` draws."""
+        return getattr(self.pipe, self.family.component)
+
+
+def settled(pipe: Any, family: Family, note: str) -> Pipeline:
+    """``pipe`` in evaluation mode, frozen and silent, with what its family wants changed before training."""
+    for component in pipe.components.values():
+        if isinstance(component, nn.Module):
+            component.eval().requires_grad_(False)
+    pipe.set_progress_bar_config(disable=True)
+    family.prepare(pipe)
+    return Pipeline(pipe, family, (note,))
