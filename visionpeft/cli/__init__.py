@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from visionpeft.cli import catalogue, machine, models, predicting, training  # noqa: F401 - each registers its commands
+from visionpeft.cli import (  # noqa: F401 - each registers its commands
+    catalogue,
+    exchange,
+    machine,
+    models,
+    predicting,
+    training,
+)
 from visionpeft.cli.app import app
 from visionpeft.errors import UserError
 
