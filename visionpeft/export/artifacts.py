@@ -62,7 +62,7 @@ def _graph(writer: Callable[[Path, torch.nn.Module, Tensor], Parity]) -> Callabl
             plain = path.with_name(f".{path.name}.merged.safetensors")
             try:
                 write_merged(plain, stages, recipe, images)
-                model = load_plain(plain, recipe, kind.outputs(stages.data))
+                model = load_plain(plain, recipe, stages)
             finally:
                 plain.unlink(missing_ok=True)
         return writer(path, kind.answering(stages, model), images)
@@ -82,11 +82,18 @@ def _open_clip(path: Path, stages: Stages, recipe: Recipe, images: Tensor) -> Pa
     return write_run(path, stages, recipe, images)
 
 
+def _pipeline(path: Path, stages: Stages, recipe: Recipe, images: Tensor) -> Parity:
+    from visionpeft.export.pipeline import write_pipeline
+
+    return write_pipeline(path, stages, recipe, images)
+
+
 FORMATS: dict[str, tuple[str, Callable[[Path, Stages, Recipe, Tensor], Parity]]] = {
     "merged": (folders.MERGED, write_merged),
     "program": ("model.pt2", _graph(write_program)),
     "onnx": ("model.onnx", _graph(write_onnx)),
     "bundle": ("bundle", _bundle),
     "open-clip": ("open_clip", _open_clip),
+    "pipeline": ("pipeline", _pipeline),
 }
 """Format → default file name and writer."""

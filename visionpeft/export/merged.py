@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -43,22 +44,33 @@ def write_merged(path: Path, stages: Stages, recipe: Recipe, images: Tensor) -> 
     write_weights(path, merged_state(stages.task.model))
     kind = kind_of(recipe)
     try:
-        plain = load_plain(path, recipe, kind.outputs(stages.data))
+        plain = load_plain(path, recipe, stages)
         return compare(kind.answering(stages, stages.task.model), kind.answering(stages, plain), images, "merged")
     except BaseException:
         path.unlink(missing_ok=True)
         raise
 
 
-def load_plain(path: Path, recipe: Recipe, classes: int | None) -> nn.Module:
+def load_plain(path: Path, recipe: Recipe, stages: Stages) -> nn.Module:
     """The recipe's plain network, in eval mode, with the weights of a merged file.
 
     Raises:
         UserError: the file is missing, damaged, or of another network.
     """
-    plain = open_backbone(recipe, classes, pretrained=False).model
+    plain = plain_network(recipe, stages)
     fit(plain, read_weights(path), str(path))
     return plain.eval()
+
+
+def plain_network(recipe: Recipe, stages: Stages) -> nn.Module:
+    """The architecture of a run's network without adapters, with random weights.
+
+    A pipeline's folder, not its name, says what its denoiser is like, and that of diffusers knows it itself.
+    """
+    if stages.backbone.pipeline is None:
+        return open_backbone(recipe, kind_of(recipe).outputs(stages.data), pretrained=False).model
+    denoiser: Any = stages.task.model
+    return getattr(type(denoiser), "base_class", type(denoiser)).from_config(denoiser.config)
 
 
 def merged_state(model: nn.Module) -> dict[str, Tensor]:

@@ -15,6 +15,10 @@ TOLERANCE = 1e-3
 """Largest difference allowed, as a fraction of the adapted model's largest logit."""
 
 
+LOGITS = "logits"
+"""What networks answer, unless their class says something else as ``output_name``."""
+
+
 class ParityError(VisionPEFTError):
     """An artifact computes something else than the model it was made from."""
 
@@ -24,7 +28,8 @@ class Parity:
     """Largest difference of logits on a batch, absolute and as a fraction of the largest logit.
 
     ``same_class`` is the share of images, or of the ``voxels`` of class maps, that get the same class from both.
-    ``note`` says what else there is to know of the artifact, such as which sizes it takes.
+    ``output`` says what is compared; of anything but logits there is no class. ``note`` says what else there is to know
+    of the artifact, such as which sizes it takes.
     """
 
     images: int
@@ -33,13 +38,12 @@ class Parity:
     same_class: float
     voxels: int = 0
     note: str = ""
+    output: str = LOGITS
 
     def __str__(self) -> str:
+        found = f"{self.output} differ by at most {self.difference:.1e} ({self.relative:.1e} relative)"
         same = f"{self.same_class:.2%} of {self.voxels:,} voxels" if self.voxels else f"{self.same_class:.0%}"
-        found = (
-            f"{self.images} images: logits differ by at most {self.difference:.1e} ({self.relative:.1e} relative), "
-            f"{same} the same class"
-        )
+        found = f"{self.images} images: {found}" + (f", {same} the same class" if self.output == LOGITS else "")
         return f"{found}; {self.note}" if self.note else found
 
 
@@ -56,7 +60,8 @@ def compare(adapted: nn.Module, artifact: Callable[[Tensor], Any], images: Tenso
     relative = difference / max(wanted.abs().max().item(), 1e-12)
     same = (wanted.argmax(1) == found.argmax(1)).float().mean().item()
     voxels = wanted[:, 0].numel() if wanted.ndim > 2 else 0
-    parity = Parity(len(images), difference, relative, same, voxels)
+    output = getattr(adapted, "output_name", LOGITS)
+    parity = Parity(len(images), difference, relative, same, voxels, output=output)
     if not relative <= TOLERANCE:  # also catches NaN
         raise ParityError(f"the {kind} artifact disagrees with the adapted model: {parity}")
     return parity

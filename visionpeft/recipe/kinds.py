@@ -7,14 +7,18 @@ from typing import Any
 
 from visionpeft.errors import OptionError, did_you_mean
 from visionpeft.recipe.align import AlignRecipe
+from visionpeft.recipe.autoencode import AutoencodeRecipe
 from visionpeft.recipe.classify import ClassifyRecipe
+from visionpeft.recipe.diffuse import DiffuseRecipe
 from visionpeft.recipe.fewshot import FewShotRecipe
 from visionpeft.recipe.sections import Recipe
 from visionpeft.recipe.segment import SegmentRecipe
 
 KINDS: dict[str, type[Recipe]] = {
     "align": AlignRecipe,
+    "autoencode": AutoencodeRecipe,
     "classify": ClassifyRecipe,
+    "diffuse": DiffuseRecipe,
     "fewshot": FewShotRecipe,
     "segment": SegmentRecipe,
 }

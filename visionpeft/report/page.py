@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from html import escape
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from visionpeft import __version__
 from visionpeft.files import atomic_write
-from visionpeft.report import classification, fewshot, parts, segmentation
+from visionpeft.report import parts
 from visionpeft.report.content import Content
 from visionpeft.report.figures import elbow, learning_curves, merit_over_parameters
 from visionpeft.report.markup import drawing, section
 from visionpeft.runs.folder import REPORT
 
 SECTIONS = {
-    "align": classification.sections,
-    "classify": classification.sections,
-    "fewshot": fewshot.sections,
-    "segment": segmentation.sections,
+    "align": "classification",
+    "autoencode": "autoencode",
+    "classify": "classification",
+    "diffuse": "diffuse",
+    "fewshot": "fewshot",
+    "segment": "segmentation",
 }
-"""What each task adds to the page."""
+"""What each task adds to the page: the module with its ``sections``, imported with its libraries when it is drawn."""
 
 
 def write_report(folder: str | Path) -> Path:
@@ -56,13 +59,18 @@ def _body(content: Content) -> str:
                 drawing(merit_over_parameters(content), single=True) if _compares(content) else "",
                 lead=parts.parameters_lead(content),
             ),
-            SECTIONS[content.recipe.task.name](content),  # pyright: ignore[reportAttributeAccessIssue]
+            _sections(content),
             section("Learning rates", parts.tuning(content)),
             section("Plan", parts.plans(content), lead="Which weights are adapted, by which path, and why."),
             section("Recipe", parts.recipe(content)),
             section("Environment", parts.environment(content)),
         )
     )
+
+
+def _sections(content: Content) -> str:
+    task: Any = content.recipe.task  # every task has a name
+    return import_module(f"visionpeft.report.{SECTIONS[task.name]}").sections(content)
 
 
 def _sweep(content: Content) -> tuple[str, ...]:

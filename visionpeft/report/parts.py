@@ -36,7 +36,7 @@ def headline(content: Content) -> str:
     rivals = [row for row in content.result.rows if row.gain is not None]
     if rivals:
         rival = _rival(rivals, main.swept)
-        unit = "points against" if figure.percent else "Dice against"
+        unit = "points against" if figure.percent else f"{figure.title} {'ahead of' if figure.lower else 'against'}"
         cards.append((figure.difference(rival.gain or 0), f"{unit} {rival.label}", _gain_interval(rival, figure)))
     cards.append((percent(main.share, 2), "of the weights trained", f"{main.trainable:,} of {main.total:,}"))
     cards.append((duration(main.seconds), "of one training", f"peak memory {memory(main.peak_memory)}"))
@@ -186,7 +186,10 @@ def _amount(data: Any, sweep: dict[str, list[Any]]) -> str:
         return f"{min(shots)} to {max(shots)} shots a class"
     if getattr(data, "shots", None):
         return f"{data.shots} shots a class"
-    return f"{data.train_cases} training cases" if getattr(data, "train_cases", None) else "the whole training split"
+    for key in ("train_cases", "train_pictures"):
+        if getattr(data, key, None):
+            return f"{getattr(data, key)} training {key.partition('_')[2]}"
+    return "the whole training split"
 
 
 def _listed(names: list[str]) -> str:

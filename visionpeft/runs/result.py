@@ -47,8 +47,9 @@ class Row:
     """One line of the table: the trials of an entry pooled over folds and seeds.
 
     ``value`` is the figure of merit (:attr:`RunResult.metric`: top-1, Dice) and ``interval`` its 95 % bootstrap
-    interval; ``val`` is that figure on the validation split, ``figures`` the table's further columns. ``gain`` is the
-    difference of the main entry (main − this row) with its paired interval, None for the main entry itself.
+    interval; ``val`` is that figure on the validation split, ``figures`` the table's further columns. ``gain`` is how
+    far the main entry is ahead (main − this row, or the other way round where lower is better) with its paired
+    interval, None for the main entry itself.
     """
 
     label: str

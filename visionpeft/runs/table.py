@@ -47,7 +47,7 @@ def baseline_row(kind: Kind, name: str, found: Sequence[Any], seeds: list[int]) 
 
 
 def with_gains(kind: Kind, rows: list[Row], found: dict[str, Sequence[Any]], main: str) -> list[Row]:
-    """Add to every other row how far the main entry is ahead, case by case and seed by seed."""
+    """Add to every other row how far the main entry is ahead, towards the better, case by case and seed by seed."""
     named = {TITLES.get(name, name): tested for name, tested in found.items()}
     return [row if row.label == main else _with_gain(kind, row, named[main], named[row.label]) for row in rows]
 
@@ -55,7 +55,7 @@ def with_gains(kind: Kind, rows: list[Row], found: dict[str, Sequence[Any]], mai
 def _with_gain(kind: Kind, row: Row, main: Sequence[Any], other: Sequence[Any]) -> Row:
     if len(main) != len(other) or not all(kind.comparable(a, b) for a, b in zip(main, other, strict=True)):
         return row  # tested on other cases: nothing to pair
-    difference = _scores(kind, main) - _scores(kind, other)
+    difference = (_scores(kind, main) - _scores(kind, other)) * (-1 if kind.figure.lower else 1)
     return replace(row, gain=float(difference.mean()), gain_interval=bootstrap_interval(difference))
 
 

@@ -21,7 +21,7 @@ from visionpeft.data.captions.module import Kept, PairData
 from visionpeft.data.prompts import Prompts, prompts_of
 from visionpeft.metrics import Predictions, balanced_top1, balanced_weights, nearest_centroid
 from visionpeft.recipe import Recipe
-from visionpeft.runs.kinds.fewshot import MAIN, FewShot, Tested, tokens_of
+from visionpeft.runs.kinds.fewshot import MAIN, FewShot, Tested, templates_of, tokens_of
 from visionpeft.runs.kinds.kind import Draw, Figure, Stages
 from visionpeft.tasks.align import VALIDATION, AlignOptions, AlignTask
 from visionpeft.tasks.base import Task
@@ -36,8 +36,7 @@ class Align(FewShot):
     figure = Figure("balanced", "balanced zero-shot top-1", percent=True)
 
     def open_data(self, recipe: Recipe, images: InputSpec, draw: Draw) -> PairData:
-        task: Any = recipe.task
-        templates = json.dumps(task.templates)  # a list is not hashable
+        templates = json.dumps(templates_of(recipe))  # a list is not hashable
         return opened(recipe.data.model_dump_json(), templates, images, recipe.backbone.image_size, draw.seed)
 
     def task(
@@ -96,8 +95,7 @@ def _balanced(found: Predictions) -> float:
 def _prompts(recipe: Recipe, data: Any) -> dict[str, Prompts]:
     """Set of classes → its prompts; without data (a run's preparation) those of the main test set alone."""
     if not isinstance(data, PairData):
-        task: Any = recipe.task
-        return {MAIN: prompts_of(data.card, data.classes, task.templates)}
+        return {MAIN: prompts_of(data.card, data.classes, templates_of(recipe), known=None)}
     main, *others = data.tests
     return {
         VALIDATION: data.validation.prompts,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from visionpeft.backbones import Backbone, InputSpec
 from visionpeft.backbones.clip_text import tokenizer_for
 from visionpeft.data.fewshot import NEW, FewShotData
-from visionpeft.data.prompts import Prompts, prompts_of
+from visionpeft.data.prompts import Prompts, Templates, prompts_of
 from visionpeft.errors import UserError
 from visionpeft.metrics import Predictions
 from visionpeft.recipe import Recipe
@@ -44,8 +44,7 @@ class FewShot(Classify):
     figure = Figure("top1", "top-1", percent=True)
 
     def open_data(self, recipe: Recipe, images: InputSpec, draw: Draw) -> FewShotData:
-        task: Any = recipe.task
-        templates = json.dumps(task.templates)  # a list is not hashable
+        templates = json.dumps(templates_of(recipe))  # a list is not hashable
         return opened(recipe.data.model_dump_json(), templates, images, recipe.backbone.image_size, draw.seed)
 
     def heads(self, model: nn.Module) -> tuple[str, ...]:
@@ -133,10 +132,14 @@ def _tokens(recipe: Recipe, data: Any) -> dict[str, Tensor]:
     if isinstance(data, FewShotData):
         sets = {MAIN: data.prompts, **{other.name: other.data.prompts for other in data.elsewhere}}
     else:
-        task: Any = recipe.task
-        sets = {MAIN: prompts_of(data.card, data.classes, task.templates)}
+        sets = {MAIN: prompts_of(data.card, data.classes, templates_of(recipe), known=None)}
     tokenize = tokenizer_for(recipe.backbone.name, recipe.backbone.options)
     return {name: tokens_of(prompts, tokenize) for name, prompts in sets.items()}
+
+
+def templates_of(recipe: Recipe) -> Templates:
+    """``task.templates`` as plain data."""
+    return recipe.task.model_dump(mode="json", exclude_none=True).get("templates")
 
 
 def tokens_of(prompts: Prompts, tokenize: Any) -> Tensor:
