@@ -109,7 +109,7 @@ def test_a_file_that_is_no_card(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a readable YAML"):
         load_card(path)
     path.write_text("- 1\n- 2\n")
-    with pytest.raises(DataError, match=r"card\.yaml: the card: .*object"):
+    with pytest.raises(DataError, match=r"card\.yaml: should be a mapping of keys"):
         load_card(path)
 
 

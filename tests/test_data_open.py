@@ -210,3 +210,16 @@ def test_transparency_is_drawn_on_white(tmp_path: Path) -> None:
     path = tmp_path / "clear.png"
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(path)
     assert decode(path).min() == 255
+
+
+def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    for name in ("deep.png", "deep.tif"):
+        Image.fromarray(values).save(tmp_path / name)
+        np.testing.assert_array_equal(decode(tmp_path / name), values // 256)
+
+
+def test_values_without_a_range_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "heights.tif")
+    with pytest.raises(DataError, match=r"heights\.tif: its values have 32 bits"):
+        decode(tmp_path / "heights.tif")

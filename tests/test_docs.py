@@ -10,13 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from visionpeft.data.cards import load_card
+from visionpeft.data.prompts import prompts_of
+from visionpeft.recipe import check_methods, entries, load_recipe
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
-def example(page: str, name: str) -> str:
-    """The Python block that follows ``<!-- example: NAME -->``."""
-    found = re.findall(rf"<!-- example: {re.escape(name)} -->\n```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+def example(page: str, name: str, language: str = "python") -> str:
+    """The block that follows ``<!-- example: NAME -->``."""
+    block = rf"<!-- example: {re.escape(name)} -->\n```{language}\n(.*?)```"
+    found = re.findall(block, (ROOT / page).read_text(), re.S)
     assert len(found) == 1, f"{page}: {len(found)} examples named {name!r}"
     return found[0]
 
@@ -39,6 +44,18 @@ def test_the_api_example_runs(tmp_path: Path):
     assert "pretrained=True" in code
     python(code.replace("pretrained=True", "pretrained=False"), tmp_path)
     assert {path.name for path in (tmp_path / "adapter").iterdir()} >= {"adapter.json"}
+
+
+def test_the_few_shot_example_is_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name, block in (("birds.yaml", "fewshot"), ("prompts.yaml", "prompts.yaml")):
+        Path(name).write_text(example("README.md", block, "yaml"))
+    listed = entries(load_recipe("birds.yaml"))
+    assert [entry.label for entry in listed if entry.main] == ["block_lora, shots 1", "block_lora, shots 4"]
+    for entry in listed:
+        check_methods(entry.recipe)
+    texts = prompts_of(load_card("folder"), ["blue_tit", "robin"], "prompts.yaml").texts  # pyright: ignore
+    assert [text[0] for text in texts] == ["a photo of a blue tit, a bird.", "a photo of a European robin, a bird."]
 
 
 # The laws that CONTRIBUTING.md promises for a method that is nothing but its one file.

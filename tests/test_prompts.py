@@ -65,8 +65,16 @@ def test_a_file_may_name_the_classes_of_the_other_half(card: Card, tmp_path: Pat
     assert len(prompts_of(card, CLASSES[:2], path).texts) == 2
     unlisted = card.model_copy(update={"classes": ()})
     assert len(prompts_of(unlisted, CLASSES[:2], path, known=CLASSES).texts) == 2
+    assert len(prompts_of(unlisted, CLASSES[:2], path, known=None).texts) == 2
     with pytest.raises(DataError, match="'dog'"):
         prompts_of(unlisted, CLASSES[:2], path)
+
+
+def test_the_content_of_a_file_stands_for_its_path(card: Card, tmp_path: Path):
+    content = {"templates": ["one {}"], "names": {"dog": "hound"}}
+    assert prompts_of(card, CLASSES, content) == prompts_of(card, CLASSES, written(tmp_path, content))
+    with pytest.raises(DataError, match=r"task\.templates: unknown key 'template'"):
+        prompts_of(card, CLASSES, {"template": ["one {}"]})
 
 
 @pytest.mark.parametrize(
@@ -76,7 +84,7 @@ def test_a_file_may_name_the_classes_of_the_other_half(card: Card, tmp_path: Pat
         ({"templates": ["a photo"]}, r"the template 'a photo' must have \{\} once"),
         ({"templates": ["{} and {}"]}, r"must have \{\} once"),
         ({"templates": ["a {name} {}"]}, r"must have \{\} once"),
-        ({"templates": []}, r"templates: .*at least 1"),
+        ({"templates": []}, r"templates: needs at least one value"),
         ({"templates": ["a {}", "a {}"]}, r"has a template twice"),
         ({"templates": "a {}"}, r"templates: .*(tuple|array)"),
         ({"templates": [3]}, r"templates\.0: .*string"),
@@ -88,7 +96,7 @@ def test_a_file_may_name_the_classes_of_the_other_half(card: Card, tmp_path: Pat
         ("names:\n  dog: hound\n  dog: wolf\n", r"key 'dog' is given twice"),
         ('{"names": {"dog": "hound", "dog": "wolf"}}', r"key 'dog' is given twice"),
         ("names: [", r"not a readable YAML or JSON"),
-        ("", r"prompts\.yaml: the card: .*object"),
+        ("", r"prompts\.yaml: should be a mapping of keys"),
     ],
 )
 def test_a_wrong_file_says_what_is_wrong(card: Card, tmp_path: Path, content: object, message: str):
@@ -110,7 +118,7 @@ def test_a_template_where_a_path_belongs(card: Card):
 def test_a_wrong_list(card: Card):
     with pytest.raises(DataError, match=r"templates: .*'a photo' must have"):
         prompts_of(card, CLASSES, ["a photo"])
-    with pytest.raises(DataError, match="at least 1"):
+    with pytest.raises(DataError, match="at least one value"):
         prompts_of(card, CLASSES, [])
 
 

@@ -18,7 +18,7 @@ from visionpeft.data.fewshot import NEW, FewShotData
 from visionpeft.errors import DataError, OptionError, UserError
 from visionpeft.export import export_run
 from visionpeft.pipeline import run
-from visionpeft.recipe import load_recipe
+from visionpeft.recipe import entries, load_recipe
 from visionpeft.runs.finished import open_run
 from visionpeft.runs.kinds import Draw
 from visionpeft.runs.kinds.fewshot import MAIN
@@ -99,7 +99,7 @@ def test_cached_features_change_nothing(tmp_path: Path, targets: list[str]):
         trainer = {"max_steps": 4, "lr": 0.01, "accelerator": "cpu"}
         changes = {"task": {"name": "fewshot", "cache_features": cached}, "targets": targets, "trainer": trainer}
         result = run(recipe(tmp_path, **changes), output=tmp_path / f"{cached}", progress=False)
-        found.append(torch.load if False else result)
+        found.append(result)
     states = [open_run(result.folder).stages.task.model.state_dict() for result in found]
     for name, value in states[0].items():
         assert_close(states[1][name], value, rtol=1e-4, atol=1e-5)
@@ -160,6 +160,12 @@ def test_predictions_keep_every_test_set():
         ({"task": {"name": "fewshot", "templates": "nowhere.yaml"}}, DataError, "nowhere.yaml"),
         ({"data": {"card": "digits", "shots": 4000}}, DataError, "fewer than the 4000 shots"),
         ({"data": {"card": "digits", "forgetting": ["digits"]}}, OptionError, "trained on"),
+        (
+            {"data": {"card": "digits", "shots": 2, "forgetting": ["mnist", "mnist"]}},
+            OptionError,
+            "'mnist' is named twice",
+        ),
+        ({"data": {"card": "captions-small", "shots": 2}}, DataError, "holds captions, not images with classes"),
         ({"backbone": {"name": "timm/resnet18", "pretrained": False}}, OptionError, "open_clip"),
     ),
 )
@@ -175,6 +181,30 @@ def test_a_prompt_file_names_classes(tmp_path: Path):
     data = FewShotData("digits", templates=str(path), shots=2)
     data.setup()
     assert data.prompts.texts[3] == ("a drei",)
+
+
+def test_a_run_knows_its_texts_whatever_becomes_of_the_prompt_file(tmp_path: Path):
+    path = tmp_path / "prompts.yaml"
+    path.write_text(json.dumps({"templates": ["a {}"], "names": {"3": "drei"}}))
+    main = {"name": "fewshot", "templates": str(path)}
+    compare = [{"label": "zero-shot", "method": {"name": "frozen"}, "task": {"templates": str(path)}}]
+    first = load_recipe(recipe(tmp_path, task=main, compare=compare))
+    path.write_text(json.dumps({"templates": ["the digit {}"]}))
+    assert load_recipe(recipe(tmp_path, task=main, compare=compare)).digest != first.digest
+    path.unlink()
+    for entry in entries(load_recipe(first.content())):
+        assert build(entry.recipe, Draw(0)).data.prompts.texts[3] == ("a drei",)
+
+
+def test_a_run_on_one_half_predicts_though_its_prompt_file_names_the_other(tmp_path: Path):
+    path, card = tmp_path / "prompts.yaml", pictures(tmp_path / "numbers", classes=(3, 5, 7, 8))
+    path.write_text(json.dumps({"names": {"number 8": "eight"}}))
+    data = {"card": str(card), "shots": 2, "val_shots": 1, "batch_size": 4, "augment": "none", "classes": "base"}
+    task, trainer = {"name": "fewshot", "templates": str(path)}, {"max_steps": 1, "accelerator": "cpu"}
+    result = run(recipe(tmp_path, data=data, task=task, trainer=trainer), output=tmp_path / "half", progress=False)
+    path.unlink()
+    found = CliRunner().invoke(app, ["predict", str(result.folder), str(card), "--json"])
+    assert found.exit_code == 0, found.output
 
 
 def test_a_folder_can_be_the_other_data_set(tmp_path: Path):

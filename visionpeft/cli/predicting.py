@@ -39,22 +39,27 @@ def predict(
 ) -> None:
     """Segment or classify new images with a finished run, prepared as its training images were.
 
-    PNG, JPEG, TIFF, NIfTI and DICOM are read. Masks hold class numbers in the image's format and geometry (of DICOM:
-    NIfTI). With a window, NIfTI volumes are predicted in slabs as deep as the window: memory then holds the mask, the
-    file's own values (uncompressed NIfTI: not even these) and the float values and class maps of one slab.
+    PNG, JPEG, TIFF, NIfTI and DICOM are read, for labels also WebP, GIF and PNM. Masks hold class numbers in the
+    image's format and geometry (of DICOM: NIfTI). With a window, NIfTI volumes are predicted in slabs as deep as the
+    window: memory then holds the mask, the file's own values (uncompressed NIfTI: not even these) and the float values
+    and class maps of one slab.
 
     The data set that the run was trained on is not needed: its folder says how images are prepared.
     """
+    from visionpeft.data.raw import IMAGE_SUFFIXES
     from visionpeft.errors import OptionError
     from visionpeft.predict.inputs import find_inputs
+    from visionpeft.predict.scans import SUFFIXES
     from visionpeft.runs.finished import open_folds, open_run
+    from visionpeft.runs.result import RunResult
 
-    cases = find_inputs(images)
+    of_labels = RunResult.load(folder).metric in ("top1", "balanced")
+    cases = find_inputs(images, IMAGE_SUFFIXES if of_labels else SUFFIXES)
     if fold is None:
         opened = open_folds(folder, entry, seed)
     else:
         opened = open_run(folder, entry, seed, fold - 1, needs_data=False)
-    if opened.result.metric in ("top1", "balanced"):
+    if of_labels:
         _labels(opened, cases, output, top, as_json)
         return
     if output is None:

@@ -14,7 +14,7 @@ from visionpeft.data.cards import Card
 from visionpeft.data.classification import ClassificationData
 from visionpeft.data.encoded import Encode, EncodedBatches
 from visionpeft.data.loaders import in_order
-from visionpeft.data.prompts import Prompts, prompts_of
+from visionpeft.data.prompts import Prompts, Templates, prompts_of
 from visionpeft.errors import OptionError, StateError
 
 NEW = "new classes"
@@ -26,16 +26,14 @@ class PromptedData(ClassificationData):
 
     Args:
         card: the data set, or its name.
-        templates: texts with ``{}``, or the path of a prompt file; default those of the card.
+        templates: texts with ``{}``, or a prompt file; default those of the card.
         options: see :class:`ClassificationData`.
 
     Raises:
         DataError: see :func:`visionpeft.data.prompts.prompts_of` and :class:`ClassificationData`.
     """
 
-    def __init__(
-        self, card: Card | str | Path, *, templates: Sequence[str] | str | None = None, **options: Any
-    ) -> None:
+    def __init__(self, card: Card | str | Path, *, templates: Templates = None, **options: Any) -> None:
         super().__init__(card, **options)
         self._templates = templates
         self._prompts: Prompts | None = None
@@ -92,7 +90,7 @@ class FewShotData(PromptedData):
         card, templates, options: see :class:`PromptedData`.
 
     Raises:
-        OptionError: ``forgetting`` names the card that is trained on.
+        OptionError: ``forgetting`` names the card that is trained on, or one card twice.
         DataError: see :class:`PromptedData`.
     """
 
@@ -103,8 +101,11 @@ class FewShotData(PromptedData):
         untrained = {**options, "shots": None, "val_shots": None, "augment": "none"}
         new = [Elsewhere(NEW, PromptedData(self.card, **untrained | {"classes": "new"}))] if classes == "base" else []
         others = [PromptedData(name, **untrained | {"templates": None}) for name in forgetting]
-        if self.card.name in [other.card.name for other in others]:
-            raise OptionError(f"data.forgetting: {self.card.name!r} is the card that is trained on; name others")
+        names = [self.card.name, *(other.card.name for other in others)]
+        if names[0] in names[1:]:
+            raise OptionError(f"data.forgetting: {names[0]!r} is the card that is trained on; name others")
+        if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+            raise OptionError(f"data.forgetting: {twice[0]!r} is named twice")
         self.elsewhere = (*new, *(Elsewhere(other.card.name, other) for other in others))
 
     def setup(self, stage: str | None = None) -> None:

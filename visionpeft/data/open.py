@@ -36,13 +36,17 @@ def classification_card(card: Card | str | Path) -> Card:
     """The card itself, or the one of that name; DataError if it is made for another task."""
     found = card if isinstance(card, Card) else load_card(card)
     if not isinstance(found, Card):
-        raise DataError(f"data set {found.name!r} holds masks: it is for `task: {{name: segment}}`, not for classes")
+        held = "masks: it is for `task: {name: segment}`" if found.task == "segmentation" else found.task
+        raise DataError(f"data set {found.name!r} holds {held}, not images with classes")
     return found
 
 
 def split_table(card: Card, raw: Raw) -> ImageTable:
     """Apply the card's split rule to what was read, and verify the pinned hash."""
-    require_classes(raw.labels, raw.classes)
+    try:
+        require_classes(raw.labels, raw.classes)
+    except DataError as error:
+        raise DataError(f"data set {card.name!r}: {error}") from None
     table = ImageTable(raw.images, raw.labels, raw.classes, _parts(card, raw), raw.keys)
     if card.split.sha256 and table.sha256 != card.split.sha256:
         raise DataError(

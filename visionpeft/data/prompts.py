@@ -16,6 +16,10 @@ from visionpeft.data.sources import Strict, explain
 from visionpeft.errors import DataError, OptionError, did_you_mean
 
 Kind = TypeVar("Kind", bound=Strict)
+Templates = Sequence[str] | Mapping[str, Any] | str | None
+"""A list of texts with ``{}``, the path of a prompt file, or what stands in one; None takes those of the card."""
+KEY = "task.templates"
+"""Where a recipe says it."""
 
 
 class _OnceLoader(yaml.SafeLoader):
@@ -46,17 +50,18 @@ class PromptFile(Strict):
 def prompts_of(
     card: Card,
     classes: Sequence[str],
-    templates: Sequence[str] | str | None = None,
-    known: Sequence[str] = (),
+    templates: Templates = None,
+    known: Sequence[str] | None = (),
 ) -> Prompts:
     """The texts of ``classes``.
 
     Args:
         card: says how its classes are put into words unless ``templates`` says otherwise.
         classes: the classes to tell apart, in the order of their labels.
-        templates: a list of texts with ``{}``, or the path of a prompt file (YAML or JSON):
+        templates: a list of texts with ``{}``, or a prompt file's path or content (YAML or JSON):
             ``templates: [a photo of a {}.]`` and ``names: {class: words}``; default: the card's.
-        known: classes that a prompt file may name besides ``classes``, such as the other half of the card's.
+        known: classes that a prompt file may name besides ``classes``, such as the other half of the card's; None
+            allows any.
 
     Raises:
         OptionError: a template is written where the path of a prompt file belongs.
@@ -67,31 +72,46 @@ def prompts_of(
         twice = next(name for name in classes if list(classes).count(name) > 1)
         raise DataError(f"data set {card.name!r}: the class {twice!r} occurs twice")
     rule = card.prompts
-    if isinstance(templates, str):
-        rule = _from_file(templates, card, (*classes, *card.classes, *known))
+    if isinstance(templates, (str, Mapping)):
+        rule = _by_file(templates, card, None if known is None else (*classes, *card.classes, *known))
     elif templates is not None:
-        rule = _changed(rule, {"templates": list(templates)}, "templates")
+        rule = _changed(rule, {"templates": list(templates)}, KEY)
     words = _distinct(card, {name: rule.words(name) for name in classes})
     return Prompts(tuple(classes), tuple(tuple(text.format(word) for text in rule.templates) for word in words))
 
 
-def _from_file(name: str, card: Card, known: Sequence[str]) -> PromptRule:
+def read_prompts(source: str | Mapping[str, Any]) -> PromptFile:
+    """A prompt file by its path, or what stands in one.
+
+    Raises:
+        OptionError, DataError: see :func:`prompts_of`.
+    """
+    origin = source if isinstance(source, str) else KEY
+    found = _checked(PromptFile, _content(source) if isinstance(source, str) else source, origin)
+    _changed(PromptRule(), found.model_dump(exclude_none=True, mode="json"), origin)
+    return found
+
+
+def _content(name: str) -> object:
     path = Path(name).expanduser()
     if "{}" in name and not path.exists():
-        raise OptionError(f"templates is the text {name!r}: give a list of texts, [{name!r}], or a prompt file's path")
+        raise OptionError(f"{KEY} is the text {name!r}: give a list of texts, [{name!r}], or a prompt file's path")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)  # JSON is YAML
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)  # JSON is YAML
     except FileNotFoundError:
-        raise DataError(f"there is no prompt file at {path}") from None
+        raise DataError(f"{KEY}: there is no prompt file at {path}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} is not a readable YAML or JSON file: {error}") from error
-    found = _checked(PromptFile, content, str(path))
+
+
+def _by_file(source: str | Mapping[str, Any], card: Card, known: Sequence[str] | None) -> PromptRule:
+    found, origin = read_prompts(source), source if isinstance(source, str) else KEY
     for stranger in found.names or {}:
-        if stranger not in known:
+        if known is not None and stranger not in known:
             near = did_you_mean(stranger, known)
-            raise DataError(f"{path}: 'names' has a class that data set {card.name!r} does not: {stranger!r}.{near}")
+            raise DataError(f"{origin}: 'names' has a class that data set {card.name!r} does not: {stranger!r}.{near}")
     changes = found.model_dump(exclude_none=True, mode="json")
-    return _changed(card.prompts, changes | {"names": card.prompts.names | (found.names or {})}, str(path))
+    return _changed(card.prompts, changes | {"names": card.prompts.names | (found.names or {})}, origin)
 
 
 def _changed(rule: PromptRule, changes: Mapping[str, object], origin: str) -> PromptRule:

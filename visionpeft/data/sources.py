@@ -90,9 +90,16 @@ def explain(item: object, card: type[Strict]) -> str:
     """One complaint of pydantic about a ``card`` in plain words, with near names for an unknown key."""
     assert isinstance(item, dict)
     where = ".".join(str(part) for part in item["loc"])
-    if item["type"] != "extra_forbidden":
-        return f"{where or 'the card'}: {item['msg']} (found {str(item['input'])[:60]!r})"
-    return f"unknown key {where!r}.{did_you_mean(str(item['loc'][-1]), _keys_at(item['loc'][:-1], card))}"
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {where!r}.{did_you_mean(str(item['loc'][-1]), _keys_at(item['loc'][:-1], card))}"
+    place = f"{where}: " if where else ""
+    if item["type"] == "value_error":
+        return place + item["msg"].removeprefix("Value error, ")
+    return f"{place}{_PLAIN.get(item['type'], item['msg'])} (found {str(item['input'])[:60]!r})"
+
+
+_PLAIN = {"model_type": "should be a mapping of keys", "too_short": "needs at least one value"}
+"""Pydantic's names of complaints → plain words."""
 
 
 def _keys_at(location: tuple[int | str, ...], card: type[Strict]) -> list[str]:

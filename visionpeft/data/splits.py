@@ -85,8 +85,9 @@ def few_shot(
     for label, name in enumerate(names):
         members = pool[labels[pool] == label]
         if len(members) < shots:
-            found = f"class {name!r} has {len(members)} image(s) in the {part}"
-            raise DataError(f"{found}, fewer than the {shots} shots asked for")
+            found = f"class {name!r} has {len(members)} image(s) in the {part}, fewer than the {shots} shots asked for"
+            fewest = np.bincount(labels[pool], minlength=len(names)).min()
+            raise DataError(f"{found}; the smallest class there has {fewest}")
         chosen.append(members[hashed_order(members, seed)[:shots]])
     return np.sort(np.concatenate(chosen))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,14 +39,18 @@ class Input:
         return read_nifti(path, axes) if suffix in (".nii", ".nii.gz") else read_picture(path, axes)
 
 
-def find_inputs(words: Iterable[str]) -> list[Input]:
+def find_inputs(words: Iterable[str], suffixes: Collection[str] = tuple(SUFFIXES)) -> list[Input]:
     """The cases that files, folders (with all below them) and globs name, in this order, each once.
+
+    Args:
+        words: names of files and folders, and globs.
+        suffixes: of the files that are read.
 
     Raises:
         UserError: a word names nothing that can be read.
     """
     found: dict[tuple[Path, ...], Input] = {}
-    for case in (case for word in words for case in _named_by(word)):
+    for case in (case for word in words for case in _named_by(word, suffixes)):
         found.setdefault(case.files, case)
     return list(found.values())
 
@@ -62,38 +66,38 @@ def check_outputs(cases: Iterable[Input], output: Path) -> None:
             raise UserError(f"the mask of {case.files[0]} would overwrite it: choose another --output")
 
 
-def _named_by(word: str) -> list[Input]:
+def _named_by(word: str, suffixes: Collection[str]) -> list[Input]:
     path = Path(word)
-    if path.is_dir():
-        cases = list(_in_folder(path))
-    elif path.exists() or not glob.has_magic(word):
-        cases = [_alone(path)]
+    if path.exists() or not glob.has_magic(word):
+        paths = [path]
     else:
         paths = [Path(name) for name in sorted(glob.glob(word, recursive=True))]
-        cases = [case for one in paths for case in (_in_folder(one) if one.is_dir() else [_alone(one)])]
+    cases = [case for one in paths for case in (_in_folder(one, suffixes) if one.is_dir() else [_alone(one, suffixes)])]
     if not cases:
-        raise UserError(f"{word} names no image; these are read: {', '.join(SUFFIXES)}")
+        raise UserError(f"{word} names no image; these are read: {', '.join(suffixes)}")
     return cases
 
 
-def _alone(path: Path) -> Input:
+def _alone(path: Path, suffixes: Collection[str]) -> Input:
     suffix = suffix_of(path)
     if not path.exists():
         near = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"there is no file {path}.{did_you_mean(path.name, near) if near else ''}")
-    if suffix not in SUFFIXES:
-        raise UserError(f"{path} cannot be read; these are: {', '.join(SUFFIXES)}")
+    if suffix not in suffixes:
+        raise UserError(f"{path} cannot be read; these are: {', '.join(suffixes)}")
     return Input(path.name[: -len(suffix)], (path,))
 
 
-def _in_folder(folder: Path) -> Iterator[Input]:
+def _in_folder(folder: Path, suffixes: Collection[str]) -> Iterator[Input]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     slices: dict[Path, list[Path]] = {}
     for path in files:
         suffix = suffix_of(path)
+        if suffix not in suffixes:
+            continue
         if suffix == ".dcm":
             slices.setdefault(path.parent, []).append(path)
-        elif suffix in SUFFIXES:
+        else:
             name = path.relative_to(folder).as_posix()
             yield Input(name[: -len(suffix)], (path,))
     for parent, members in slices.items():

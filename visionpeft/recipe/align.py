@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from visionpeft.recipe.fewshot import Template
+from visionpeft.recipe.fewshot import Templates, prompts_written_out
 from visionpeft.recipe.sections import Count, Fraction, Recipe, Section, comparison
 
 
@@ -14,8 +15,9 @@ class Task(Section):
     """The contrastive loss, and the prompts of the held-out classes."""
 
     name: Literal["align"]
-    templates: list[Template] | str | None = Field(
-        default=None, description="texts with {} for a held-out class, or a prompt file; default: the cards'"
+    templates: Templates = Field(
+        default=None,
+        description="texts with {} for a held-out class, or a prompt file (its path or its keys); default: the cards'",
     )
     dropout: Fraction = Field(default=0.0, description="of image features in front of their projection, in training")
     temperature: Annotated[float, Field(ge=0.01, le=10)] = Field(
@@ -49,6 +51,10 @@ class AlignRecipe(Recipe):
     data: Data
     compare: list[comparison(Task, Data)] = Field(default=[])  # pyright: ignore[reportInvalidTypeForm]
     baselines: list[Literal["nearest_centroid"]] = Field(default=[], description="controls that train nothing")
+
+    @classmethod
+    def written_out(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        return prompts_written_out(data)
 
     @model_validator(mode="after")
     def _has_no_classifier(self) -> AlignRecipe:

@@ -40,6 +40,7 @@ def load_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Iter
 def recipe_from(data: Mapping[str, Any], origin: str) -> Recipe:
     """Validate plain data; ``origin`` names the file in error messages."""
     kind = kind_of(data, origin)
+    data = kind.written_out(data)
     try:
         return kind.model_validate_json(json.dumps(data))
     except (TypeError, ValueError) as error:

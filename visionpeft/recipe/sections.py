@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model, model_validator
@@ -190,6 +191,15 @@ class Recipe(Section):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} names one seed twice")
         return self
+
+    @classmethod
+    def written_out(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Plain data of such a recipe with the content of files that it names in their place; here it names none.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
+        return dict(data)
 
     @property
     def adapters(self) -> dict[str, tuple[Method, list[str]]]:

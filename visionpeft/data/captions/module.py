@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from visionpeft.data.captions.open import PairTable, captions_card, open_pairs
 from visionpeft.data.cards import AugmentRule, Card
 from visionpeft.data.encoded import Encode, EncodedBatches
 from visionpeft.data.loaders import ImageBatches, Schedule, TrainLoader
+from visionpeft.data.prompts import Templates
 from visionpeft.data.splits import Split
 from visionpeft.data.tables import ImageTable
 from visionpeft.errors import StateError
@@ -60,7 +60,7 @@ class PairData(CardData[ImageTable]):
         self,
         card: CaptionsCard | str | Path,
         *,
-        templates: Sequence[str] | str | None = None,
+        templates: Templates = None,
         centroid_shots: int = 5,
         seed: int = 0,
         batch_size: int = 512,
