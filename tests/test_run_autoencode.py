@@ -20,7 +20,7 @@ from visionpeft.pipeline import run
 from visionpeft.recipe import load_recipe
 from visionpeft.runs.kinds import Draw
 from visionpeft.runs.stages import open_data
-from visionpeft.tasks.autoencode import AutoencodeOptions, AutoencodeTask
+from visionpeft.tasks.autoencode import AutoencodeOptions, AutoencodeTask, recoloured
 
 NETWORK: dict[str, Any] = {
     "block_out_channels": [8, 16],
@@ -46,7 +46,7 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
             Image.fromarray((255 - pixels * 15).astype("uint8")).resize((16, 16)).save(pictures / f"{number}.png")
     return {
         "name": "tiny-vae",
-        "task": {"name": "autoencode", "crop": 12, "kl": 1e-4, "edges": 0.5},
+        "task": {"name": "autoencode", "crop": 12, "kl": 1e-4, "edges": 0.5, "start_noise": 0.1, "recolour": 0.5},
         "backbone": {"name": "diffusers/AutoencoderKL", "pretrained": False, "image_size": 16, "options": NETWORK},
         "method": {"name": "full"},
         "data": {"card": str(pictures), "batch_size": 8},
@@ -73,6 +73,22 @@ def test_crops_are_squares_of_the_picture_that_move() -> None:
     assert torch.equal(found[:, :, 1:] - found[:, :, :-1], torch.full((6, 3, 3, 4), 16.0))
 
 
+def test_recoloured_pictures_have_other_colours_and_the_same_drawing() -> None:
+    images = torch.rand(40, 3, 8, 8) * 2 - 1
+    assert recoloured(images, 0.0) is images
+    found = recoloured(images, 0.5)
+    changed = (found != images).flatten(1).any(1)
+    assert 5 < changed.sum() < 35
+    assert found.abs().max() <= 1
+    ratios = found[changed].std((2, 3)) / images[changed].std((2, 3))
+    assert ratios.min() >= 0.499 and ratios.max() <= 1.001
+    likeness = [
+        torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]
+        for a, b in zip(found[:, 0], images[:, 0], strict=True)
+    ]
+    assert torch.allclose(torch.stack(likeness).abs(), torch.ones(40), atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["kl", "edges"])
 def test_every_part_of_the_loss_counts(name: str) -> None:
     images = torch.rand(2, 3, 16, 16) * 2 - 1
@@ -83,6 +99,14 @@ def test_every_part_of_the_loss_counts(name: str) -> None:
         torch.manual_seed(0)
         losses.append(task.training_step((images, torch.arange(2)), 0).item())
     assert losses[1] > losses[0] * 1.01
+
+
+def test_the_posterior_starts_as_narrow_as_asked_for() -> None:
+    task = AutoencodeTask(vae(), options=AutoencodeOptions(start_noise=0.05))
+    task.configure_model()
+    posterior = task.model.encode(torch.rand(1, 3, 16, 16)).latent_dist  # pyright: ignore
+    assert torch.allclose(posterior.std, torch.tensor(0.05))
+    assert posterior.mean.std() > 0
 
 
 def test_sides_that_cannot_be_halved_are_refused() -> None:

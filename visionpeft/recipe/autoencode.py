@@ -18,6 +18,12 @@ class Task(Section):
     crop: Count | None = Field(default=None, description="pixels a side of random training crops; default: all of it")
     kl: Weight = Field(default=1e-4, description="weight of the divergence from unit Gaussians, a latent number")
     edges: Weight = Field(default=0.0, description="weight of the absolute error of differences of neighbouring pixels")
+    recolour: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="share of training pictures whose channels are inverted, narrowed and shifted"
+    )
+    start_noise: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="of the posterior of a network with random weights, where it is about 1 as built"
+    )
 
 
 class Data(Section):

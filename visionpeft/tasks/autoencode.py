@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +24,18 @@ class AutoencodeOptions:
             convolutional, so that what it learns on crops holds for whole pictures.
         kl: weight of the divergence of the posterior from unit Gaussians, in nats a latent number.
         edges: weight of the absolute error of differences of neighbouring pixels, beside that of the pixels.
+        recolour: share of training pictures with other colours, see :func:`recoloured`; pictures on white alone teach
+            an autoencoder to make every light ground white.
+        start_noise: standard deviation of the posterior at the start of a network with random weights, which drowns
+            what little its latents say otherwise; None leaves it as it is.
         channels_last: memory format of weights and images.
     """
 
     crop: int | None = None
     kl: float = 1e-4
     edges: float = 0.0
+    recolour: float = 0.0
+    start_noise: float | None = None
     channels_last: bool = False
 
 
@@ -83,6 +90,11 @@ class AutoencodeTask(Task):
         self.rebuilt: Rebuilt | None = None
         self._measured: list[tuple[Tensor, Tensor, Tensor]] = []
 
+    def configure_model(self) -> None:
+        if not self._is_prepared and self.options.start_noise is not None:
+            _set_noise(self.model.quant_conv, self.options.start_noise)  # pyright: ignore[reportArgumentType]
+        super().configure_model()
+
     @property
     def factor(self) -> int:
         """Pixels of a side that one latent stands for."""
@@ -94,7 +106,7 @@ class AutoencodeTask(Task):
         return self.model(self._laid_out(images)).sample
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, model = self._laid_out(self._cropped(batch[0])), self.model
+        images, model = self._laid_out(recoloured(self._cropped(batch[0]), self.options.recolour)), self.model
         posterior: Any = model.encode(images).latent_dist  # pyright: ignore[reportCallIssue]
         found = model.decode(posterior.sample()).sample  # pyright: ignore[reportCallIssue]
         divergence = posterior.kl().mean() / posterior.mean[0].numel()
@@ -142,6 +154,32 @@ class AutoencodeTask(Task):
 
     def _together(self) -> Rebuilt:
         return Rebuilt(*(torch.cat(parts).cpu() for parts in zip(*self._measured, strict=True)))
+
+
+def recoloured(images: Tensor, share: float) -> Tensor:
+    """Images with every channel of a random ``share`` of them inverted or not, narrowed to half at most, and shifted.
+
+    Args:
+        images: ``(B, C, H, W)`` in -1 … 1, and so is what comes back.
+        share: 0 returns the images as they are.
+    """
+    if not share:
+        return images
+    per_channel = (*images.shape[:2], 1, 1)
+    width = torch.rand(per_channel, device=images.device) / 2 + 0.5
+    sign = torch.randint(2, per_channel, device=images.device) * 2 - 1
+    shift = (torch.rand(per_channel, device=images.device) * 2 - 1) * (1 - width)
+    chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < share
+    return torch.where(chosen, sign * width * images + shift, images)
+
+
+@torch.no_grad()
+def _set_noise(moments: nn.Conv2d, deviation: float) -> None:
+    """Make the layer's second half of channels, the logarithms of the variances, say ``deviation`` everywhere."""
+    half = moments.out_channels // 2
+    moments.weight[half:] = 0
+    assert moments.bias is not None, "as diffusers builds it"
+    moments.bias[half:] = 2 * math.log(deviation)
 
 
 def _shown(images: Tensor) -> Tensor:
