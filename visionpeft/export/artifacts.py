@@ -85,7 +85,7 @@ def _open_clip(path: Path, stages: Stages, recipe: Recipe, images: Tensor) -> Pa
 def _pipeline(path: Path, stages: Stages, recipe: Recipe, images: Tensor) -> Parity:
     from visionpeft.export.pipeline import write_pipeline
 
-    return write_pipeline(path, stages, recipe, images)
+    return write_pipeline(path, stages, recipe)
 
 
 FORMATS: dict[str, tuple[str, Callable[[Path, Stages, Recipe, Tensor], Parity]]] = {

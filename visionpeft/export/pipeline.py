@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from visionpeft.backbones.pipelines import Pipeline, open_pipeline
 from visionpeft.errors import OptionError, StateError, UserError
@@ -24,14 +24,13 @@ MOST = 4 / 255
 """Largest difference of a pixel allowed: rounding, carried through every step of drawing."""
 
 
-def write_pipeline(path: Path, stages: Stages, recipe: Recipe, images: Tensor) -> Parity:
+def write_pipeline(path: Path, stages: Stages, recipe: Recipe) -> Parity:
     """Save the pipeline with the adapter folded in, load it as a stranger would, and draw with both.
 
     Args:
         path: the folder to make.
         stages: adapted and trained.
         recipe: that of the entry.
-        images: not used; pictures are drawn instead.
 
     Raises:
         UserError: the folder exists, the run is no diffusion, or its adapter cannot be merged.

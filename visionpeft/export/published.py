@@ -27,18 +27,25 @@ def publish(merged: Path, stages: Stages, recipe: Recipe) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         draft, old = Path(temporary) / "new", Path(temporary) / "old"
-        writer(draft, stages)
+        writer(draft, stages, recipe)
         if folder.exists():
             folder.rename(old)
         draft.rename(folder)
     return folder
 
 
-def _autoencoder(folder: Path, stages: Stages) -> None:
+def _autoencoder(folder: Path, stages: Stages, recipe: Recipe) -> None:
     from visionpeft.export.autoencoder import write_autoencoder
 
     write_autoencoder(folder, stages.task.model, stages.data)
 
 
-WRITERS: dict[str, Callable[[Path, Stages], None]] = {"autoencode": _autoencoder}
+def _pipeline(folder: Path, stages: Stages, recipe: Recipe) -> None:
+    from visionpeft.export.pipeline import write_pipeline
+
+    folder.mkdir()
+    write_pipeline(folder / "pipeline", stages, recipe)
+
+
+WRITERS: dict[str, Callable[[Path, Stages, Recipe], None]] = {"autoencode": _autoencoder, "diffuse": _pipeline}
 """Task → what writes its folder, where it is more than a file of weights."""

@@ -61,6 +61,10 @@ class Data(Section):
     test_pictures: Count | None = None
     batch_size: Count = 16
     augment: Literal["none", "flip"] = "none"
+    train_on: Literal["train", "all"] = Field(
+        default="train", description="all: a source model that shall know every picture, those of val and test too"
+    )
+    tell: Literal["caption", "class"] = Field(default="caption", description="what the denoiser is told of a picture")
     caption: str | None = Field(default=None, description="a text for all pictures, or a template with {}")
     workers: Annotated[int, Field(ge=0, le=256)] = 0
 

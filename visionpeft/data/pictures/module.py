@@ -18,6 +18,8 @@ from visionpeft.data.splits import Split, hashed_order
 from visionpeft.errors import DataError, OptionError, did_you_mean
 
 AUGMENTATIONS = ("none", "flip")
+TRAIN_ON = ("train", "all")
+TELL = ("caption", "class")
 TEST_SEED = 0  # the test pictures never depend on a run's seed
 _FLIP = AugmentRule(rotate=0, scale=0, shift=0, light=0, flip=True)
 
@@ -34,7 +36,10 @@ class PictureData(CardData[PictureTable]):
         train_pictures, val_pictures, test_pictures: how many of a part are taken; ``None`` takes all. They are drawn by
             concept: the same in every style, and those of a smaller number are among those of a larger.
         augment: ``"flip"`` mirrors half of the training pictures, ``"none"`` leaves them as they are.
-        caption: one text for all pictures, or a template with ``{}`` where each picture's own caption goes.
+        train_on: ``"train"``, or ``"all"`` for a source model that shall know every picture: it trains on all parts,
+            and its validation and test then say how well it knows them, not how well it does on others.
+        tell: what ``captions`` say of a picture, its ``"caption"`` or its ``"class"``.
+        caption: one text for all pictures, or a template with ``{}`` where each picture's own goes.
         workers: processes that prepare batches; 0 prepares them in the training process.
         cache: folder for fetched files; default the user's cache folder.
 
@@ -56,6 +61,8 @@ class PictureData(CardData[PictureTable]):
         val_pictures: int | None = None,
         test_pictures: int | None = None,
         augment: str = "none",
+        train_on: str = "train",
+        tell: str = "caption",
         caption: str | None = None,
         workers: int = 0,
         cache: Path | None = None,
@@ -66,12 +73,16 @@ class PictureData(CardData[PictureTable]):
         _check(seed=seed, workers=workers, batch_size=batch_size, image_size=image_size, **counts)
         if augment not in AUGMENTATIONS:
             raise OptionError(f"unknown augmentation {augment!r}.{did_you_mean(augment, AUGMENTATIONS)}")
+        for name, value, known in (("train_on", train_on, TRAIN_ON), ("tell", tell, TELL)):
+            if value not in known:
+                raise OptionError(f"{name}: {value!r} is unknown.{did_you_mean(value, known)}")
         self.card = pictures_card(card)
         self.input = input or InputSpec(size=image_size or self.card.pictures.size)
         self.image_size = image_size or self.input.size
         self.seed, self.batch_size, self.workers, self.cache = seed, batch_size, workers, cache
         self._rule = _FLIP if augment == "flip" else None
         self._caption = _template(caption)
+        self._all, self._class = train_on == "all", tell == "class"
 
     def choose(self) -> tuple[PictureTable, Split]:
         table = open_pictures(self.card, self.cache)
@@ -84,7 +95,8 @@ class PictureData(CardData[PictureTable]):
         return table, Split(self.card.name, self.seed, None, train, val, test)
 
     def _draw(self, table: PictureTable, part: str) -> np.ndarray:
-        pool, most = table.indices(part), self._most[part]
+        everything = np.arange(len(table))
+        pool, most = everything if self._all and part == "train" else table.indices(part), self._most[part]
         if part == "train" and not len(pool):
             raise DataError(f"data set {self.card.name!r} has no picture to train on")
         if most is None:
@@ -99,8 +111,10 @@ class PictureData(CardData[PictureTable]):
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """What each picture of the table is called: its first caption in the template."""
-        return tuple(" ".join(self._caption.replace("{}", texts[0]).split()) for texts in self.table.texts)
+        """What each picture of the table is called: its first caption, or its class, in the template."""
+        table = self.table
+        own = [table.classes[label] for label in table.labels] if self._class else [texts[0] for texts in table.texts]
+        return tuple(" ".join(self._caption.replace("{}", text).split()) for text in own)
 
     def train_dataloader(self) -> TrainLoader:
         """Shuffled; has ``state_dict`` and resumes in the middle of an epoch."""
