@@ -175,8 +175,8 @@ def test_a_block_method_is_no_change_of_weights(tmp_path: Path):
 def test_a_tool_that_says_otherwise_leaves_nothing_behind(lora: nn.Module, tmp_path: Path, monkeypatch):
     from visionpeft.export.exchange import encode
 
-    real = encode.product_of
-    monkeypatch.setattr(encode, "product_of", lambda change: real(change)._replace(scale=0.7))
+    real = encode._pointwise
+    monkeypatch.setattr(encode, "_pointwise", lambda up, change: real(1.05 * up, change))
     for form in FORMS:
         with pytest.raises(ParityError, match="otherwise: off by"):
             write(form, place(tmp_path, form), lora, component="unet")

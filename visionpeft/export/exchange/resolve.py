@@ -38,15 +38,16 @@ def resolve(foreign: Foreign, model: nn.Module, component: str) -> Resolved:
         path = paths[layer.name]
         module = model.get_submodule(path)
         site = sites_of(module).get("weight")
-        reason = refusal(layer, site) if site is not None else "this layer has no matrix to adapt"
+        reason = refusal(layer, site)
         if reason is not None or site is None:
-            dropped[layer.name] = reason or ""
+            dropped[layer.name] = reason or "this layer has no matrix to adapt"
             continue
         if layer.changes_bias:
             dropped[f"{layer.name} (bias)"] = "changes the bias; adapters here change weights"
         place = Change(path, path, "weight", site)
         found.append(change_of(layer, place, foreign.scale(layer)))
-    return Resolved(found, dropped)
+    order = {path: place for place, path in enumerate(layer_paths(model))}
+    return Resolved(sorted(found, key=lambda change: order[change.module]), dropped)
 
 
 def _located(foreign: Foreign, model: nn.Module, component: str) -> tuple[Foreign, dict[str, str]]:

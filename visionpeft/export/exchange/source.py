@@ -45,12 +45,13 @@ class Foreign:
 
     def scale(self, layer: Layer) -> float:
         """What the product of a layer's factors is multiplied by: alpha over rank (over its root with rsLoRA)."""
-        rank = layer.rank
+        path, rank, alpha = bare(layer.name), layer.rank, layer.alpha
+        if rank is None and self.form == "peft":  # scales whole factors too, by the rank that was asked for
+            rank = _by_pattern(self.config, "rank_pattern", path, self.config["r"])
         if rank is None:  # whole factors, which LyCORIS does not scale
             return 1.0
-        alpha = layer.alpha
-        if alpha is None and self.config:
-            alpha = _by_pattern(self.config, "alpha_pattern", bare(layer.name), self._default_alpha)
+        if alpha is None:
+            alpha = _by_pattern(self.config, "alpha_pattern", path, self._default_alpha)
         if not alpha:  # none, or LyCORIS' zero
             return 1.0
         return alpha / (rank**0.5 if self.config.get("use_rslora") else rank)
