@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from visionpeft.kernels.eager.guard import saved_by_torch_hooks, usable
-from visionpeft.kernels.recompute.instance_norm import has_no_bias, normalisation_behind, normalised
 from visionpeft.kernels.recompute.layer_norm import epsilon_of, layer_norm
 
 
@@ -49,7 +48,6 @@ _LAYER_NORM = _Source(
     ("_saved_input", "_saved_result1", "_saved_result2", "_saved_weight", "_saved_bias"),
     ("_saved_normalized_shape",),
 )
-_NORMALISATION = _Source(normalised, ("_saved_input", "_saved_result1", "_saved_result2"), ("_saved_eps",))
 _SOURCES = {
     "GeluBackward0": _Source(_gelu, rest=("_saved_approximate",)),
     "SiluBackward0": _Source(torch.ops.aten.silu),
@@ -58,6 +56,7 @@ _SOURCES = {
     "LeakyReluBackward0": _Source(torch.ops.aten.leaky_relu, rest=("_saved_negative_slope",)),
     "HardtanhBackward0": _Source(torch.ops.aten.hardtanh, rest=("_saved_min_val", "_saved_max_val")),
     "PreluKernelBackward0": _Source(torch.ops.aten._prelu_kernel, ("_saved_self", "_saved_weight")),
+    "MulBackward0": _Source(torch.ops.aten.mul, ("_saved_self", "_saved_other")),  # DoRA's gain on a convolution
 }
 
 
@@ -93,15 +92,15 @@ def source_of(x: Tensor) -> Recipe | None:
     if label := getattr(x, "_made_by", None):
         recipe, versions = label
         return recipe if versions == _versions(x, recipe) else None
-    if x._version or x.output_nr:
+    if x._version != getattr(node, "output_version", 0) or x.output_nr:
         return None
     try:
-        return _recipe(node, x)
+        return _recipe(node)
     except RuntimeError:  # freed by an earlier backward pass, or modified in place since it was saved
         return None
 
 
-def _recipe(node: Any, x: Tensor) -> Recipe | None:
+def _recipe(node: Any) -> Recipe | None:
     name = type(node).__name__
     if remake := getattr(node, "remake", None):
         return _published(node, remake)
@@ -109,8 +108,6 @@ def _recipe(node: Any, x: Tensor) -> Recipe | None:
         return _read(node, _SOURCES[name])
     if name == "NativeLayerNormBackward0":
         return _layer_norm_recipe(node)
-    if name == "ViewBackward0" and (norm := normalisation_behind(node)):
-        return _normalisation_recipe(norm, x)
     return None
 
 
@@ -125,7 +122,7 @@ def _read(node: Any, source: _Source) -> Recipe | None:
     if any(saved_by_torch_hooks(saved=getattr(node, f"_raw{name}")) for name in source.tensors):
         return None
     tensors = tuple(getattr(node, name) for name in source.tensors)
-    if tensors[0] is None:
+    if any(tensor is None for tensor in tensors[:2]):  # a third may be a weight that is not there
         return None
     return Recipe(source.function, tensors, tuple(getattr(node, name) for name in source.rest))
 
@@ -137,13 +134,3 @@ def _layer_norm_recipe(node: Any) -> Recipe | None:
     assert x is not None and rstd is not None
     eps = epsilon_of(x, rstd, weight, recipe.rest[0])
     return None if eps is None else replace(recipe, rest=(*recipe.rest, eps))
-
-
-def _normalisation_recipe(node: Any, output: Tensor) -> Recipe | None:
-    if (recipe := _read(node, _NORMALISATION)) is None:
-        return None
-    x, mean, scale = recipe.tensors
-    assert x is not None and mean is not None and scale is not None
-    if x.numel() != output.numel() or not has_no_bias(x, mean, scale, output):
-        return None
-    return Recipe(normalised, (x,), (*recipe.rest, output.shape))

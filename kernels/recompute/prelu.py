@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from visionpeft.kernels.eager.guard import ordinary_precision, usable
 from visionpeft.kernels.recompute.cpu import Recipe, source_of
-from visionpeft.kernels.recompute.saving import keep, kept, made_again
+from visionpeft.kernels.recompute.saving import keep, kept, made_again, of_its_own
 
 
 def prelu(x: Tensor, weight: Tensor) -> Tensor:
@@ -30,38 +30,11 @@ def prelu(x: Tensor, weight: Tensor) -> Tensor:
     return _PReLU.apply(x, weight, source_of(x))
 
 
-def attach(model: nn.Module) -> int:
-    """Let every plain ``nn.PReLU`` of the model compute this way, in place; the number of layers changed.
-
-    State-dict keys, ``isinstance`` and values stay as they are. :func:`detach` undoes it.
-    """
-    return _change_class(model, nn.PReLU, RecomputingPReLU)
-
-
-def detach(model: nn.Module) -> int:
-    """Undo :func:`attach`; the number of layers changed."""
-    return _change_class(model, RecomputingPReLU, nn.PReLU)
-
-
-class RecomputingPReLU(nn.PReLU):
-    """``nn.PReLU`` by way of :func:`prelu`."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return prelu(input, self.weight)
-
-
-def _change_class(model: nn.Module, old: type, new: type) -> int:
-    found = [module for module in model.modules() if type(module) is old]
-    for module in found:
-        module.__class__ = new
-    return len(found)
-
-
 class _PReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, recipe: Recipe | None) -> Tensor:
         ctx.set_materialize_grads(False)
-        keep(ctx, weight, recipe or x)
+        keep(ctx, of_its_own(weight), recipe or x)
         ctx.remake = Recipe(_made_again, (), (ctx.recipes,))
         return torch.prelu(x, weight)
 

@@ -42,3 +42,11 @@ def made_again(recipes: list[Any], saved: tuple[Tensor | None, ...]) -> list[Any
         with ordinary_precision(own[0]):  # pyright: ignore[reportArgumentType]
             found.append(function(*own, *rest))
     return found
+
+
+def of_its_own(parameter: Tensor | None) -> Tensor | None:
+    """A copy of a small parameter, for recipes that go into another layer's backward pass.
+
+    By then FSDP may have taken the storage of this layer's parameters away.
+    """
+    return None if parameter is None else parameter.detach().clone()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-from copy import deepcopy
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,8 +12,10 @@ from visionpeft.kernels.eager.guard import usable
 from visionpeft.kernels.lowrank_linear.cpu import lowrank_linear
 from visionpeft.kernels.recompute import layer_norm as layer_norm_module
 from visionpeft.kernels.recompute import reference
+from visionpeft.kernels.recompute.activations import leaky_relu, relu, silu
 from visionpeft.kernels.recompute.cpu import source_of
-from visionpeft.kernels.recompute.prelu import RecomputingPReLU, attach, detach, prelu
+from visionpeft.kernels.recompute.norms import group_norm, instance_norm
+from visionpeft.kernels.recompute.prelu import prelu
 
 
 def hidden(dtype=torch.float32) -> Tensor:
@@ -27,6 +26,10 @@ def hidden(dtype=torch.float32) -> Tensor:
 
 def affine(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linspace(0.5, 1.5, 8, dtype=x.dtype), torch.linspace(-1, 1, 8, dtype=x.dtype)
+
+
+def by_channel(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.linspace(0.5, 1.5, 6, dtype=x.dtype), torch.linspace(-1, 1, 6, dtype=x.dtype)
 
 
 def slopes(x: Tensor, count: int) -> Tensor:
@@ -46,9 +49,16 @@ CHEAP = {
     "layer norm": lambda x: F.layer_norm(x, (8,), *affine(x)),
     "layer norm, small ε": lambda x: F.layer_norm(1e-3 * x, (8,), *affine(x), 1e-6),
     "layer norm, plain": lambda x: F.layer_norm(x, (8, 8)),
-    "instance norm": lambda x: F.instance_norm(x),
-    "instance norm, prelu": lambda x: prelu(F.instance_norm(x), slopes(x, 1)),
+    "a gain": lambda x: x * slopes(x, 8).requires_grad_(),
     "prelu of ours": lambda x: prelu(x, slopes(x, 6)),
+    "instance norm": lambda x: instance_norm(x, None, None),
+    "instance norm, affine": lambda x: instance_norm(x, *by_channel(x)),
+    "instance norm, prelu": lambda x: prelu(instance_norm(x, None, None), slopes(x, 1)),
+    "instance norm, leaky relu in place": lambda x: leaky_relu(instance_norm(x, *by_channel(x)), 0.1, inplace=True),
+    "group norm": lambda x: group_norm(x, 2, None, None),
+    "group norm, relu in place": lambda x: relu(group_norm(x, 3, *by_channel(x)), inplace=True),
+    "group norm, silu": lambda x: silu(group_norm(x, 3, *by_channel(x))),
+    "a gain, group norm, relu": lambda x: relu(group_norm(x * slopes(x, 8).requires_grad_(), 3, *by_channel(x))),
 }
 
 
@@ -70,9 +80,10 @@ NO_RECIPE = {
     "relu": F.relu,
     "a sum": lambda x: x + 1,
     "group norm": lambda x: F.group_norm(x, 2),
-    "instance norm with weights": lambda x: F.instance_norm(x, weight=torch.ones(6), bias=torch.ones(6)),
-    "instance norm with a frozen bias alone": lambda x: F.instance_norm(x, bias=torch.ones(6)),
-    "batch norm in evaluation": lambda x: F.batch_norm(x, torch.zeros(6), torch.ones(6)).view(4, 6, 64),
+    "instance norm": lambda x: F.instance_norm(x),
+    "a number's gain": lambda x: x * 3,
+    "a gain of what needs no gradient": lambda x: x.detach() * torch.ones(8, requires_grad=True),
+    "changed in place after an activation in place": lambda x: relu(group_norm(x, 2, None, None), inplace=True).mul_(2),
     "modified in place": lambda x: F.gelu(x).mul_(2),
     "modified behind autograd's back": lambda x: _bump(F.gelu(x)),
     "a part of it": lambda x: F.gelu(x)[0],
@@ -166,7 +177,7 @@ def test_usable_only_for_plain_tensors_evaluated_now():
 @pytest.mark.parametrize("normalise", [False, True])
 def test_prelu_equals_the_definition(slopes, normalise, trains):
     h, weight = hidden(), torch.linspace(-0.5, 1, slopes).requires_grad_(trains)
-    x = F.instance_norm(h) if normalise else h
+    x = instance_norm(h, None, None) if normalise else h
     wanted = [h, weight] if trains else [h]
     gy = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     ours, right = prelu(x, weight), reference.prelu(x, weight)
@@ -174,35 +185,3 @@ def test_prelu_equals_the_definition(slopes, normalise, trains):
     theirs = torch.autograd.grad(right, wanted, gy, retain_graph=True)
     for a, b in zip(torch.autograd.grad(ours, wanted, gy), theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
-
-
-def test_convolution_norm_prelu_keeps_one_map_of_three():
-    def maps(network: nn.Module) -> int:
-        sizes = {}
-        x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
-        hooks = torch.autograd.graph.saved_tensors_hooks(
-            lambda t: sizes.setdefault(t.untyped_storage().data_ptr(), t) if t.numel() == x.numel() else t, lambda t: t
-        )
-        with hooks:
-            h = network(x)
-            lowrank_linear(h.flatten(1), torch.ones(3, 1024), None, torch.ones(3, 1), torch.ones(1, 1024))
-        return len(sizes) - (x.untyped_storage().data_ptr() in sizes)
-
-    convolution = nn.Conv2d(4, 4, 3, padding=1).requires_grad_(False)
-    network = nn.Sequential(convolution, nn.InstanceNorm2d(4), nn.PReLU().requires_grad_(False))
-    before = maps(network)
-    assert attach(network) == 1
-    assert before == 2 and maps(network) == 1
-
-
-def test_attach_and_detach_leave_no_trace():
-    inner = nn.PReLU(4)
-    network = nn.Sequential(nn.PReLU(), nn.Sequential(inner))
-    keys = list(network.state_dict())
-    assert attach(network) == 2 and attach(network) == 0
-    assert list(network.state_dict()) == keys and isinstance(network[0], nn.PReLU)
-    for copy in (deepcopy(network), pickle.loads(pickle.dumps(network))):
-        assert type(copy[0]) is RecomputingPReLU
-    x = torch.randn(2, 4, 3)
-    assert torch.equal(torch.compile(network, backend="eager", fullgraph=True)(x), network(x))
-    assert detach(network) == 2 and type(inner) is nn.PReLU

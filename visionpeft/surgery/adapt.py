@@ -11,7 +11,7 @@ from torch import nn
 from visionpeft.algebra.factor import Origin
 from visionpeft.algebra.method import BlockMethod, Method, Options
 from visionpeft.errors import OptionError, SiteError, TargetError
-from visionpeft.kernels.recompute import prelu  # pyright: ignore[reportMissingImports]
+from visionpeft.kernels.recompute import layers  # pyright: ignore[reportMissingImports]
 from visionpeft.methods import make
 from visionpeft.surgery.attention import PACKED, is_attention
 from visionpeft.surgery.audit import Audit, audit
@@ -83,7 +83,7 @@ def adapt(
         slot.plan = plan
         mount(target.module, name, target.piece, slot)
     thawed = freeze_base(model)
-    prelu.attach(model)  # behind a frozen normalisation it need not keep its input
+    layers.attach(model)  # norms and activations that need not keep what can be made again
     train_whole(whole)
     ledger(model)[name] = Record(chosen, [t.path for t, _ in slots], statistics, thawed)
     return report.counted(model, slots, audited)

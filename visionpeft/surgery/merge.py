@@ -7,7 +7,7 @@ from torch import nn
 
 from visionpeft.algebra.method import Method
 from visionpeft.errors import StateError
-from visionpeft.kernels.recompute import prelu  # pyright: ignore[reportMissingImports]
+from visionpeft.kernels.recompute import layers  # pyright: ignore[reportMissingImports]
 from visionpeft.surgery.ledger import forget, known_to, record
 from visionpeft.surgery.mount import adapters, hosts, unmount
 from visionpeft.surgery.paths import effective_weight
@@ -148,4 +148,4 @@ def remove(model: nn.Module, name: str | None = None) -> None:
         forget(model, name)
     if records and not known_to(model):
         thaw(model, next(iter(records.values())).thawed)
-        prelu.detach(model)
+        layers.detach(model)
