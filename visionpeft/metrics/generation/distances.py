@@ -1,7 +1,7 @@
 """How far generated pictures are from real ones as sets of features: KID and FID, of any feature space.
 
-Torchmetrics' classes want pictures and keep Inception inside; these take features, so that the space is the caller's and
-is named. On equal features both agree with torchmetrics to rounding.
+Torchmetrics' classes want pictures and keep Inception inside; these take features, so that the space is the caller's
+and is named. On equal features both agree with torchmetrics to rounding.
 """
 
 from __future__ import annotations
