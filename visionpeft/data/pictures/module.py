@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ class PictureData(CardData[PictureTable]):
         train_on: ``"train"``, or ``"all"`` for a source model that shall know every picture: it trains on all parts,
             and its validation and test then say how well it knows them, not how well it does on others.
         tell: what ``captions`` say of a picture, its ``"caption"`` or its ``"class"``.
+        source: card of the style that a model knew before, with the same concepts; opened when :attr:`source` is asked.
         caption: one text for all pictures, or a template with ``{}`` where each picture's own goes.
         workers: processes that prepare batches; 0 prepares them in the training process.
         cache: folder for fetched files; default the user's cache folder.
@@ -63,6 +65,7 @@ class PictureData(CardData[PictureTable]):
         augment: str = "none",
         train_on: str = "train",
         tell: str = "caption",
+        source: PicturesCard | str | Path | None = None,
         caption: str | None = None,
         workers: int = 0,
         cache: Path | None = None,
@@ -82,6 +85,7 @@ class PictureData(CardData[PictureTable]):
         self.seed, self.batch_size, self.workers, self.cache = seed, batch_size, workers, cache
         self._rule = _FLIP if augment == "flip" else None
         self._caption = _template(caption)
+        self._source = None if source is None else pictures_card(source)
         self._all, self._class = train_on == "all", tell == "class"
 
     def choose(self) -> tuple[PictureTable, Split]:
@@ -108,6 +112,11 @@ class PictureData(CardData[PictureTable]):
             )
         seed = TEST_SEED if part == "test" else self.seed
         return np.sort(pool[hashed_order([table.concepts[index] for index in pool], seed)[:most]])
+
+    @cached_property
+    def source(self) -> PictureTable | None:
+        """The same concepts in the source's style, if the run names it."""
+        return None if self._source is None else open_pictures(self._source, self.cache)
 
     @property
     def captions(self) -> tuple[str, ...]:

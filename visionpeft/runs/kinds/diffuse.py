@@ -57,7 +57,7 @@ class Diffuse(Kind[Drawn]):
     figure = Figure("loss", "denoising loss", percent=False, lower=True)
 
     def open_data(self, recipe: Recipe, images: InputSpec, draw: Draw) -> PictureData:
-        return opened(recipe.data.model_dump_json(exclude={"source"}), images, recipe.backbone.image_size, draw.seed)
+        return opened(recipe.data.model_dump_json(), images, recipe.backbone.image_size, draw.seed)
 
     def heads(self, model: nn.Module) -> tuple[str, ...]:
         return ()
