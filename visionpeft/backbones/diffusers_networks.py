@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 from safetensors import SafetensorError
 
+from visionpeft.backbones import diffusers_examples as examples
 from visionpeft.backbones.build import build, local_weights, offline
 from visionpeft.backbones.spec import Backbone, InputSpec, Request
 from visionpeft.backbones.weights import check_finite
 from visionpeft.errors import AdapterFileError, OptionError
 
+_SIDE = 64  # of networks whose configuration leaves it open
 _STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
@@ -28,27 +30,7 @@ class Network:
 
     defaults: dict[str, Any]
     subfolder: str | None
-    example: Callable[[Any, int, str], dict[str, torch.Tensor]]
-
-
-def _unet(model: Any, size: int, device: str) -> dict[str, torch.Tensor]:
-    sample = torch.zeros(1, model.config["in_channels"], size, size, device=device)
-    return {"sample": sample, "timestep": torch.zeros(1, dtype=torch.long, device=device)}
-
-
-def _conditional(model: Any, size: int, device: str) -> dict[str, torch.Tensor]:
-    text = torch.zeros(1, 77, model.config["cross_attention_dim"], device=device)
-    return {**_unet(model, size, device), "encoder_hidden_states": text}
-
-
-def _dit(model: Any, size: int, device: str) -> dict[str, torch.Tensor]:
-    latents = torch.zeros(1, model.config["in_channels"], size, size, device=device)
-    long = torch.zeros(1, dtype=torch.long, device=device)
-    return {"hidden_states": latents, "timestep": long, "class_labels": long}
-
-
-def _autoencoder(model: Any, size: int, device: str) -> dict[str, torch.Tensor]:
-    return {"sample": torch.zeros(1, model.config["in_channels"], size, size, device=device)}
+    example: Callable[[Any, int, str], dict[str, Any]]
 
 
 NETWORKS = {
@@ -63,14 +45,21 @@ NETWORKS = {
             "attention_head_dim": 8,
         },
         "unet",
-        _conditional,
+        examples.conditional_unet,
     ),
     "DiTTransformer2DModel": Network(
         {"num_attention_heads": 16, "attention_head_dim": 72, "num_layers": 28, "sample_size": 32, "out_channels": 8},
         None,
-        _dit,
+        examples.dit,
     ),
-    "UNet2DModel": Network({"sample_size": 64, "block_out_channels": (64, 128, 256, 256)}, None, _unet),
+    "PixArtTransformer2DModel": Network({"caption_channels": 4096}, None, examples.pixart),
+    "SD3Transformer2DModel": Network(
+        {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536, "pos_embed_max_size": 192},
+        None,
+        examples.sd3,
+    ),
+    "FluxTransformer2DModel": Network({"guidance_embeds": True}, None, examples.flux),
+    "UNet2DModel": Network({"sample_size": 64, "block_out_channels": (64, 128, 256, 256)}, None, examples.unet),
     "AutoencoderKL": Network(
         {
             "sample_size": 512,
@@ -81,7 +70,7 @@ NETWORKS = {
             "latent_channels": 4,
         },
         "vae",
-        _autoencoder,
+        examples.autoencoder,
     ),
 }
 """Class of diffusers → what is known of it."""
@@ -102,10 +91,11 @@ def load_network(request: Request) -> Backbone:
         check_finite(model.state_dict(), note)
         model.to(device)
     else:
-        side = {"sample_size": request.image_size} if request.image_size else {}
+        sized = "sample_size" in inspect.signature(kind).parameters
+        side = {"sample_size": request.image_size} if request.image_size and sized else {}
         model: Any = build(f"diffusers/{name}", kind, device, **{**network.defaults, **side, **request.options})
         note = local_weights(model, pretrained) if pretrained else "random weights"
-    size, channels = request.image_size or model.config["sample_size"] or 64, model.config["in_channels"]
+    size, channels = request.image_size or model.config.get("sample_size") or _SIDE, model.config["in_channels"]
     spec = InputSpec(size, channels, mean=(0.5,) * channels, std=(0.5,) * channels)
     return Backbone(model, spec, (note,), lambda: network.example(model, size, device))
 

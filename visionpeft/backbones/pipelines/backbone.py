@@ -23,12 +23,11 @@ def load_pipeline(request: Request) -> Backbone:
     family = family_of(request.name)
     if request.pretrained is False:
         return _denoiser_alone(request)
-    if request.options:
-        raise OptionError(
-            f"diffusers/{request.name} takes no option {next(iter(request.options))!r}: its folder says how it is built"
-        )
     source = family.published if request.pretrained is True else request.pretrained
     opened = open_pipeline(source, device=request.device)
+    if request.options:
+        name = next(iter(request.options))
+        raise OptionError(f"options.{name}: how the pipeline of {source} is built is in its folder; leave options out")
     if (found := type(opened.pipe).__name__) not in family.pipelines:
         raise AdapterFileError(f"{source} holds a {found}: name the backbone diffusers/{found}")
     return backbone_of(opened, request.image_size, request.device)

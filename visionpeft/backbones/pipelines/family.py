@@ -112,6 +112,7 @@ class Family(ABC):
         """
         if len(texts) != len(seeds):
             raise OptionError(f"{len(texts)} texts want as many seeds, not {len(seeds)}")
+        _gather(pipe, getattr(pipe, self.component))
         against = [negative] * len(texts) if isinstance(negative, str) else list(negative or ())
         scale = self.guidance if guidance is None else guidance
         drawn = []
@@ -123,6 +124,14 @@ class Family(ABC):
                 shared["guidance_scale"] = scale
             drawn.append(self.draw(pipe, list(texts[part]), against[part] or None, size, **shared))
         return _bytes(np.concatenate(drawn)) if drawn else torch.zeros(0, 3, 0, 0, dtype=torch.uint8)
+
+
+def _gather(pipe: Any, denoiser: nn.Module) -> None:
+    """Bring every component to the denoiser, which training may have moved."""
+    device = next(denoiser.parameters()).device
+    for component in pipe.components.values():
+        if isinstance(component, nn.Module) and component is not denoiser:
+            component.to(device)
 
 
 def refuse_size(pipe: Any, size: int | None, own: int) -> None:
