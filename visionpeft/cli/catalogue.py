@@ -95,7 +95,7 @@ def show_dataset(name: Annotated[str, typer.Argument(help="A name, or the path o
 def check_dataset(
     name: Annotated[str, typer.Argument(help="A name, the path of a card, or a folder of images.")],
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", metavar="PNG", help="Also draw cases with their masks.")
+        Path | None, typer.Option("--sheet", metavar="PNG", help="Also draw cases with their masks, or pictures.")
     ] = None,
 ) -> None:
     """Open a data set, verify checksums and the pinned split, count, and read every image, or case with its mask.
@@ -104,6 +104,7 @@ def check_dataset(
     """
     from visionpeft.data.captions.cards import CaptionsCard
     from visionpeft.data.cards import Card, load_card
+    from visionpeft.data.pictures.cards import PicturesCard
 
     card = load_card(name)
     if isinstance(card, Card):
@@ -115,6 +116,10 @@ def check_dataset(
         from visionpeft.data.captions.open import open_pairs
 
         print_pairs({reason: f"{count:,}" for reason, count in open_pairs(card).counts.items()})
+    elif isinstance(card, PicturesCard):
+        from visionpeft.cli.pictures import check_and_print
+
+        check_and_print(card, sheet)
     else:
         from visionpeft.cli.cases import check_cases
 
@@ -127,9 +132,10 @@ def fetch_dataset(name: Annotated[str, typer.Argument(help="A name, or the path 
     from visionpeft.data.captions.cards import CaptionsCard
     from visionpeft.data.cards import load_card
     from visionpeft.data.fetch import stage
+    from visionpeft.data.pictures.cards import PicturesCard
 
     card = load_card(name)
-    for files in card.parts if isinstance(card, CaptionsCard) else (card,):
+    for files in card.parts if isinstance(card, CaptionsCard | PicturesCard) else (card,):
         print(stage(files))
 
 

@@ -11,10 +11,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from visionpeft.data.captions.cards import CaptionsCard
 from visionpeft.data.pictures.cards import PicturesCard
+from visionpeft.data.pictures.own import own_card, shows_pictures
 from visionpeft.data.segmentation.cards import Intensity, SegmentationCard
 from visionpeft.data.sources import FolderSource, Fraction, Sha256, Source, Strict, explain
 from visionpeft.data.specs import NAMES_ITS_CLASSES, CoopReader, FolderReader, Part, Reader
-from visionpeft.errors import DataError, did_you_mean, unknown
+from visionpeft.errors import DataError, UnknownNameError, did_you_mean, unknown
 from visionpeft.files import resource
 
 
@@ -138,8 +139,9 @@ def load_card(name: str | Path) -> AnyCard:
     """Read a card by its name in ``datasets/``, or by the path of a YAML file or of a folder of images.
 
     The key ``task`` says which kind of card it is. A folder is read by a template: with ``images`` and ``masks`` inside
-    by ``pairs``, with a ``dataset.json`` by ``decathlon``, with CoOp's split file of a data set by its card, else by
-    ``folder``, where ``train`` and ``test`` inside mean that the latter is the test split.
+    by ``pairs``, with a ``dataset.json`` by ``decathlon``, with CoOp's split file of a data set by its card, with a
+    ``metadata.jsonl`` or pictures that lie in no folder of their own by ``pictures``, else by ``folder``, where
+    ``train`` and ``test`` inside mean that the latter is the test split.
 
     Raises:
         UnknownNameError: no card has this name (near names are shown).
@@ -151,7 +153,8 @@ def load_card(name: str | Path) -> AnyCard:
     elif path.is_dir():
         return _folder_card(path)
     elif path.suffix not in {".yaml", ".yml"}:
-        raise unknown("data set", str(name), cards())
+        error = unknown("data set", str(name), cards())
+        raise UnknownNameError(f"{error} Nor is there a folder {path.absolute()}.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -183,11 +186,20 @@ def _folder_card(folder: Path) -> AnyCard:
         return _pairs_card(folder).model_copy(update=place)
     if (folder / "dataset.json").is_file():
         return load_card("decathlon").model_copy(update=place)
+    if shows_pictures(folder):
+        return folder_of_pictures(folder)
     template = load_card("folder")
     assert isinstance(template, Card)
     official = (folder / "train").is_dir() and (folder / "test").is_dir()
     split = template.split.model_copy(update={"test": "official"}) if official else template.split
     return template.model_copy(update={**place, "split": split})
+
+
+def folder_of_pictures(folder: Path) -> PicturesCard:
+    """The template ``pictures`` for a folder."""
+    template = load_card("pictures")
+    assert isinstance(template, PicturesCard)
+    return own_card(template, folder)
 
 
 def _published_card(folder: Path) -> Card | None:

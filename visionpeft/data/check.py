@@ -53,9 +53,9 @@ def check(
             small.append(f"{table.keys[index]!r} has {picture.shape[1]}×{picture.shape[0]} pixels")
         contents[hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).digest()].append(index)
     same = [indices for indices in contents.values() if len(indices) > 1]
-    found.broken += [*_few(unreadable), *_few(_of_two_classes(table, same))]
-    (found.notes if official else found.broken).extend(_few(_in_two_parts(table, same)))
-    found.notes += [*_few(small), *_without_images(table)]
+    found.broken += [*few(unreadable), *few(_of_two_classes(table, same))]
+    (found.notes if official else found.broken).extend(few(_in_two_parts(table, same)))
+    found.notes += [*few(small), *_without_images(table)]
     return found
 
 
@@ -87,6 +87,7 @@ def _without_images(table: ImageTable) -> Iterator[str]:
             yield f"the {part} part has no image of {len(empty)} class(es), such as {empty[0]!r}"
 
 
-def _few(sentences: list[str]) -> list[str]:
+def few(sentences: list[str]) -> list[str]:
+    """The first :data:`SHOWN` sentences, and how many more there are."""
     more = len(sentences) - SHOWN
     return sentences[:SHOWN] + ([f"… and {more:,} more like the last"] if more > 0 else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Protocol, get_args
 
@@ -93,6 +94,9 @@ def explain(item: object, card: type[Strict]) -> str:
     if item["type"] == "extra_forbidden":
         return f"unknown key {where!r}.{did_you_mean(str(item['loc'][-1]), _keys_at(item['loc'][:-1], card))}"
     place = f"{where}: " if where else ""
+    if item["type"] == "union_tag_invalid":
+        asked, known = item["ctx"]["tag"], re.findall(r"'([^']*)'", item["ctx"]["expected_tags"])
+        return f"{place}unknown {item['ctx']['discriminator']} {asked!r}.{did_you_mean(asked, known)}"
     if item["type"] == "value_error":
         return place + item["msg"].removeprefix("Value error, ")
     return f"{place}{_PLAIN.get(item['type'], item['msg'])} (found {str(item['input'])[:60]!r})"
@@ -121,8 +125,8 @@ def _models_in(model: type[Strict], field: str) -> Iterator[type[Strict]]:
 
 
 def _tag(model: type[Strict]) -> str | None:
-    """What chooses this model in a union: the value of its ``kind`` or ``format``."""
-    for key in ("kind", "format"):
-        if key in model.model_fields:
-            return get_args(model.model_fields[key].annotation)[0]
+    """What chooses this model in a union: the only value that its ``kind``, ``format`` or ``name`` may have."""
+    for key in ("kind", "format", "name"):
+        if key in model.model_fields and (values := get_args(model.model_fields[key].annotation)):
+            return values[0]
     return None

@@ -80,13 +80,19 @@ def decode(path: Path) -> np.ndarray:
 
 
 def _plain(image: Image.Image) -> Image.Image:
+    image = eight_bits(image)
     if image.mode == "L":
         return image.copy()
-    if image.mode.startswith("I;16"):  # Pillow's own conversion makes all but the darkest of these white
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError("its values have 32 bits and no range to scale them by; save it with 8 or 16 bits")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """The picture, its values of 16 bits as their upper 8; ValueError for 32 bits, which have no range."""
+    if image.mode.startswith("I;16"):  # Pillow's own conversion makes all but the darkest of these white
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("its values have 32 bits and no range to scale them by; save it with 8 or 16 bits")
+    return image

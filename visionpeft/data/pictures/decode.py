@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from visionpeft.data.pictures.cards import PictureRule
-from visionpeft.data.tables import MAX_PIXELS
+from visionpeft.data.tables import MAX_PIXELS, eight_bits
 from visionpeft.errors import DataError
 
-_UNREADABLE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError)
+UNREADABLE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError)
+"""What Pillow raises for files that are missing, damaged or no images."""
 
 
 def square(path: Path, rule: PictureRule) -> np.ndarray:
@@ -22,7 +23,7 @@ def square(path: Path, rule: PictureRule) -> np.ndarray:
     transparency and margins white; of an animation the first frame is taken.
 
     Raises:
-        DataError: the file is missing, damaged, no image, or has more than 100 megapixels.
+        DataError: the file is missing, damaged, no image, has 32 bits a value, or more than 100 megapixels.
     """
     if pixels(path) > MAX_PIXELS:
         raise DataError(f"{path} has more than {MAX_PIXELS // 1_000_000} megapixels")
@@ -31,7 +32,7 @@ def square(path: Path, rule: PictureRule) -> np.ndarray:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it begins below our own limit
             with Image.open(path) as opened:
                 picture = _rgba(ImageOps.exif_transpose(opened))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read the image {path}: {error}") from error
     fit = ImageOps.pad if rule.fit == "pad" else ImageOps.fit
     shaped = fit(picture, (rule.size, rule.size), Image.Resampling.BICUBIC)  # Pillow's averages where it shrinks
@@ -52,20 +53,10 @@ def pixels(path: Path) -> int:
                 return picture.width * picture.height
     except Image.DecompressionBombError:
         return MAX_PIXELS + 1
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read the image {path}: {error}") from error
 
 
 def _rgba(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        return _eight_bits(picture).convert("RGBA")
-    if picture.mode == "CMYK":
-        return picture.convert("RGB").convert("RGBA")
-    return picture.convert("RGBA")
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """A picture of 16 bits or of real numbers in 8 bits: whole numbers by their range, real ones from 0 … 1."""
-    values = np.asarray(picture).astype(np.float64)
-    top = 1.0 if picture.mode == "F" else 65535.0
-    return Image.fromarray(np.clip(np.round(values * (255 / top)), 0, 255).astype(np.uint8))
+    picture = eight_bits(picture)
+    return (picture.convert("RGB") if picture.mode == "CMYK" else picture).convert("RGBA")

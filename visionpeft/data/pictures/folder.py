@@ -25,13 +25,14 @@ def folder(collection: PictureCollection, place: Path) -> list[Found]:
         DataError: a picture has no caption where others have one, or a caption is of no picture.
     """
     assert isinstance(collection.reader, FolderReader)
-    paths = _pictures(place, collection.reader.leave_out)
+    paths = pictures_below(place, collection.reader.leave_out)
     kind = collection.reader.captions
     say = _SAYERS[_found_out(place, paths) if kind == "auto" else kind]
     return [_found(collection.images.name, place, path, texts) for path, texts in say(place, paths).items()]
 
 
-def _pictures(place: Path, leave_out: Texts) -> list[Path]:
+def pictures_below(place: Path, leave_out: Texts = ()) -> list[Path]:
+    """Picture files by path; neither hidden ones nor those that match a glob of ``leave_out``."""
     found = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     names = {path: path.relative_to(place).as_posix() for path in found}
     wanted = [path for path in found if not any(fnmatch(names[path], glob) for glob in leave_out)]

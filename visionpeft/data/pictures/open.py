@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from visionpeft.data.cards import load_card
+from visionpeft.data.cards import cards, folder_of_pictures, load_card
 from visionpeft.data.fetch import once, stage
 from visionpeft.data.pictures.cards import PicturesCard
 from visionpeft.data.pictures.decode import pixels, square
@@ -30,8 +30,12 @@ _READERS = {"emoji": emoji, "folder": folder}
 
 
 def pictures_card(card: PicturesCard | str | Path) -> PicturesCard:
-    """The card itself, or the one of that name; DataError if it is made for another task."""
-    found = card if isinstance(card, PicturesCard) else load_card(card)
+    """The card itself, the one of that name, or the template for a folder; DataError if it is made for another task."""
+    if isinstance(card, PicturesCard):
+        return card
+    if str(card) not in cards() and (path := Path(card).expanduser()).is_dir():
+        return folder_of_pictures(path)
+    found = load_card(card)
     if not isinstance(found, PicturesCard):
         raise DataError(f"data set {found.name!r} is a card of `task: {found.task}`; `task: pictures` is needed")
     return found

