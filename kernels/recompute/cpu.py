@@ -1,8 +1,8 @@
 """Where an activation came from, so that a backward pass can compute it again instead of keeping it.
 
-A pointwise activation or a LayerNorm keeps its *input* for its own backward pass; the layer behind it keeps its
-*output*. The second copy is not needed: the output follows from the first, bit for bit, at a percent or two of the
-time of the layer. ReLU and other operations that keep their output need nothing: both share one storage already.
+A pointwise activation or a norm keeps its *input* for its own backward pass; the layer behind it keeps its *output*.
+The second copy is not needed: the output follows from the first, bit for bit, at a percent or two of the time of the
+layer. Some of torch's operations tell all that it takes by what they hold; the functions of this folder publish it.
 """
 
 from __future__ import annotations
