@@ -46,6 +46,14 @@ def test_the_api_example_runs(tmp_path: Path):
     assert {path.name for path in (tmp_path / "adapter").iterdir()} >= {"adapter.json"}
 
 
+def test_the_diffusion_example_is_a_recipe(tmp_path: Path):
+    path = tmp_path / "diffuse.yaml"
+    path.write_text(example("README.md", "diffuse", "yaml"))
+    recipe = load_recipe(path)
+    assert [entry.label for entry in entries(recipe)] == ["lora", "before"]
+    check_methods(recipe)
+
+
 def test_the_few_shot_example_is_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for name, block in (("birds.yaml", "fewshot"), ("prompts.yaml", "prompts.yaml")):
