@@ -149,6 +149,8 @@ def test_what_the_names_of_published_models_tell(name: str, blocks: int, width: 
             AdapterFileError,
             "there is no weights file laion2b, nor a tag.*Did you mean 'laion2b_e16'",
         ),
+        ("ViT-B-32", {"image_size": 200}, OptionError, "image_size: 200 .*ViT-B-32: give a multiple of 32 pixels"),
+        ("RN50", {"image_size": 100}, OptionError, "image_size: 100 .*RN50: give a multiple of 32 pixels"),
         ("x", {"config": "no/such.json"}, OptionError, r"config = 'no/such\.json' cannot be read"),
         ("roberta-ViT-B-32", {}, UserError, "text tower 'roberta-base'.*hub.*config"),
     ],

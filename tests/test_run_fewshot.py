@@ -158,6 +158,11 @@ def test_predictions_keep_every_test_set():
         ({"method": {"name": "head_only"}}, UserError, "linear_probe"),
         ({"task": {"name": "fewshot", "templates": ["no place for it"]}}, DataError, "no place for it"),
         ({"task": {"name": "fewshot", "templates": "nowhere.yaml"}}, DataError, "nowhere.yaml"),
+        (
+            {"task": {"name": "fewshot", "templates": [f"{'a ' * 40}{{}}"]}},
+            DataError,
+            "cannot tell the classes '0' and '1'",
+        ),
         ({"data": {"card": "digits", "shots": 4000}}, DataError, "fewer than the 4000 shots"),
         ({"data": {"card": "digits", "forgetting": ["digits"]}}, OptionError, "trained on"),
         (

@@ -99,7 +99,7 @@ def _content(name: str) -> object:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)  # JSON is YAML
     except FileNotFoundError:
-        raise DataError(f"{KEY}: there is no prompt file at {path}") from None
+        raise DataError(f"{KEY}: there is no prompt file at {path.absolute()}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} is not a readable YAML or JSON file: {error}") from error
 

@@ -16,7 +16,7 @@ from visionpeft.backbones import Backbone, InputSpec
 from visionpeft.backbones.clip_text import tokenizer_for
 from visionpeft.data.fewshot import NEW, FewShotData
 from visionpeft.data.prompts import Prompts, Templates, prompts_of
-from visionpeft.errors import UserError
+from visionpeft.errors import DataError, UserError
 from visionpeft.metrics import Predictions
 from visionpeft.recipe import Recipe
 from visionpeft.runs.kinds.classify import Classify
@@ -118,6 +118,7 @@ class FewShot(Classify):
 
     def forget(self) -> None:
         opened.cache_clear()
+        _tokenized.cache_clear()
 
 
 _KEPT = ("logits", "labels")
@@ -133,8 +134,14 @@ def _tokens(recipe: Recipe, data: Any) -> dict[str, Tensor]:
         sets = {MAIN: data.prompts, **{other.name: other.data.prompts for other in data.elsewhere}}
     else:
         sets = {MAIN: prompts_of(data.card, data.classes, templates_of(recipe), known=None)}
-    tokenize = tokenizer_for(recipe.backbone.name, recipe.backbone.options)
-    return {name: tokens_of(prompts, tokenize) for name, prompts in sets.items()}
+    options = json.dumps(recipe.backbone.options)  # a mapping is not hashable
+    return {name: _tokenized(prompts, recipe.backbone.name, options) for name, prompts in sets.items()}
+
+
+@lru_cache(maxsize=16)
+def _tokenized(prompts: Prompts, backbone: str, options: str) -> Tensor:
+    """Made once for all trials, so that a warning of long texts comes once too."""
+    return tokens_of(prompts, tokenizer_for(backbone, json.loads(options)))
 
 
 def templates_of(recipe: Recipe) -> Templates:
@@ -143,9 +150,22 @@ def templates_of(recipe: Recipe) -> Templates:
 
 
 def tokens_of(prompts: Prompts, tokenize: Any) -> Tensor:
-    """The prompts as tokens ``(classes, templates, length)``."""
+    """The prompts as tokens ``(classes, templates, length)``.
+
+    Raises:
+        DataError: two classes have the same tokens, as where their words are cut off or all unknown to the tokenizer.
+    """
     flat = tokenize([text for texts in prompts.texts for text in texts])
-    return flat.reshape(len(prompts.texts), -1, flat.shape[-1])
+    tokens = flat.reshape(len(prompts.texts), -1, flat.shape[-1])
+    first: dict[bytes, int] = {}
+    for place, own in enumerate(tokens):
+        if (other := first.setdefault(own.numpy().tobytes(), place)) != place:
+            raise DataError(
+                f"the text tower cannot tell the classes {prompts.classes[other]!r} and {prompts.classes[place]!r} "
+                f"apart: {prompts.texts[other][0]!r:.80} and {prompts.texts[place][0]!r:.80} become the same "
+                f"{tokens.shape[-1]} tokens; give shorter templates, or other 'names' in a prompt file"
+            )
+    return tokens
 
 
 @lru_cache(maxsize=4)
