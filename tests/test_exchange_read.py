@@ -36,11 +36,8 @@ def by_lycoris(folder: Path, algo: str, **options: object) -> tuple[Path, torch.
     LycorisNetwork.apply_preset({"target_module": ["Linear", "Conv2d"], "target_name": []})
     network = create_lycoris(unet(), 1.0, 2, 1.5, conv_dim=2, conv_alpha=3.0, algo=algo, **options)
     file = folder / "lycoris.safetensors"
-    if algo == "full":
-        network.apply_to()
-    noisy(dict(network.named_parameters()) or {str(i): p for i, m in enumerate(network.loras) for p in m.parameters()})
-    if algo != "full":
-        network.apply_to()
+    network.apply_to()
+    noisy(dict(network.named_parameters()))
     network.save_weights(str(file), torch.float32, {})
     model = unet()
     create_lycoris_from_weights(1.0, str(file), model)[0].apply_to()
@@ -204,7 +201,7 @@ def test_from_one_tool_to_another(tmp_path: Path, form: str):
     save_file(kohya(names), tmp_path / "a.safetensors", {"ss_base_model_version": "sd_v1"})
     output = tmp_path / ("b" if form == "peft" else "b.safetensors")
     done = convert(tmp_path / "a.safetensors", form, output, unet(), component="unet")
-    assert done.exact and [fit.rank for fit in done.layers] == [2, 3, 4] and done.match.effect > 0
+    assert done.exact and sorted(fit.rank or 0 for fit in done.layers) == [2, 3, 4] and done.match.effect > 0
 
 
 def test_ours_becomes_lora(tmp_path: Path):

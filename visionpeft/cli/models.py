@@ -38,14 +38,27 @@ def show(
     print_coverage(found)
 
 
-@app.command(epilog=example("visionpeft export runs/quickstart --to program -o model.pt2", "… runs/ct --to bundle"))
+@app.command(
+    epilog=example("visionpeft export runs/quickstart --to program", "… runs/ink --to diffusers-lora --rank 8")
+)
 def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
     form: Annotated[
-        str, typer.Option("--format", "--to", "-f", help="merged, program, onnx, bundle (MONAI) or open-clip.")
+        str,
+        typer.Option(
+            "--format",
+            "--to",
+            "-f",
+            help="merged, program, onnx, bundle (MONAI), open-clip, pipeline (diffusers); the adapter alone as "
+            "diffusers-lora, peft, kohya, lycoris.",
+        ),
     ] = "merged",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: inside the run folder.")] = None,
     fold: Annotated[int | None, typer.Option(min=1, help="Of a cross-validation; default: the first.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Adapter alone: components a layer at most.")] = None,
+    energy: Annotated[float | None, typer.Option(help="Or: a share of the squared singular values, 0 to 1.")] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Adapter alone: leave out what the format cannot say.")] = False,
+    licence: Annotated[str | None, typer.Option(help="Adapter alone: of the base, for the model card.")] = None,
 ) -> None:
     """Write what a run trained as a file that needs no visionpeft, and compare it with the adapted model.
 
@@ -53,7 +66,8 @@ def export(
     """
     from visionpeft.export import export_run
 
-    path, parity = export_run(folder, form, output, None if fold is None else fold - 1)
+    adapter = {"rank": rank, "energy": energy, "drop": drop, "licence": licence}
+    path, parity = export_run(folder, form, output, None if fold is None else fold - 1, **adapter)
     print(f"parity: {parity}\n{path}")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,16 +21,19 @@ from visionpeft.runs.kinds import Stages, kind_of
 
 
 def export_run(
-    run: str | Path, form: str = "merged", output: str | Path | None = None, fold: int | None = None
+    run: str | Path, form: str = "merged", output: str | Path | None = None, fold: int | None = None, **options: Any
 ) -> tuple[Path, Parity]:
     """Export the main entry of a finished run and check the artifact against the adapted model.
 
     Args:
         run: a run folder.
-        form: ``merged`` (safetensors), ``program`` (``torch.export``), ``onnx``, ``bundle`` (MONAI's, a folder) or
-            ``open-clip`` (a folder that open_clip loads).
+        form: ``merged`` (safetensors), ``program`` (``torch.export``), ``onnx``, ``bundle`` (MONAI's, a folder),
+            ``open-clip`` (a folder that open_clip loads), ``pipeline`` (a folder that diffusers loads), or the adapter
+            alone as ``diffusers-lora``, ``peft``, ``kohya`` or ``lycoris``.
         fold: of a cross-validation, counted from 0; default: the first.
         output: the file or folder to write; default ``<run>/model.<suffix>`` (for merged: ``merged.safetensors``).
+        options: of an adapter alone: ``rank``, ``energy``, ``drop`` and ``licence``, see
+            :func:`visionpeft.export.exchange.runs.write_run`.
 
     Raises:
         UserError: no run folder, unknown format, an output with another ending, or the adapter cannot be merged.
@@ -36,13 +41,16 @@ def export_run(
     """
     if form not in FORMATS:
         raise unknown("export format", form, FORMATS)
+    options = {key: value for key, value in options.items() if value not in (None, False)}
+    if options and form not in EXCHANGED:
+        raise OptionError(f"--to {form} takes no {next(iter(options))}: that is for {', '.join(EXCHANGED)}")
     name, write = FORMATS[form]
     path, suffix = Path(output) if output is not None else Path(run) / name, Path(name).suffix
     if suffix and path.suffix != suffix:
         raise OptionError(f"--output {path}: {form} is written to a file that ends in {suffix}")
     opened = _opened(run, fold)
     images = kind_of(opened.recipe).sample(opened.stages)
-    return path, write(path, opened.stages, opened.recipe, images)
+    return path, write(path, opened.stages, opened.recipe, images, **options)
 
 
 def _opened(run: str | Path, fold: int | None) -> OpenedRun:
@@ -88,12 +96,27 @@ def _pipeline(path: Path, stages: Stages, recipe: Recipe, images: Tensor) -> Par
     return write_pipeline(path, stages, recipe)
 
 
-FORMATS: dict[str, tuple[str, Callable[[Path, Stages, Recipe, Tensor], Parity]]] = {
+def _exchanged(form: str, path: Path, stages: Stages, recipe: Recipe, images: Tensor, **options: Any) -> Parity:
+    from visionpeft.export.exchange.runs import write_run as write_adapter
+
+    return write_adapter(form, path, stages, recipe, **options)
+
+
+EXCHANGED = {
+    "diffusers-lora": "diffusers-lora/pytorch_lora_weights.safetensors",
+    "peft": "peft",
+    "kohya": "kohya/lora.safetensors",
+    "lycoris": "lycoris/lycoris.safetensors",
+}
+"""Format of an adapter alone → default file; each in a folder of its own, with its model card."""
+
+FORMATS: dict[str, tuple[str, Callable[..., Parity]]] = {
     "merged": (folders.MERGED, write_merged),
     "program": ("model.pt2", _graph(write_program)),
     "onnx": ("model.onnx", _graph(write_onnx)),
     "bundle": ("bundle", _bundle),
     "open-clip": ("open_clip", _open_clip),
     "pipeline": ("pipeline", _pipeline),
+    **{form: (name, partial(_exchanged, form)) for form, name in EXCHANGED.items()},
 }
 """Format → default file name and writer."""
