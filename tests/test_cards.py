@@ -10,10 +10,11 @@ import yaml
 from visionpeft.data.captions.cards import CaptionsCard
 from visionpeft.data.cards import AnyCard, Card, cards, load_card, parse_card
 from visionpeft.data.open import classification_card
+from visionpeft.data.pictures.cards import PicturesCard
 from visionpeft.errors import DataError, UnknownNameError
 from visionpeft.files import resource
 
-TEMPLATES = {"folder", "pairs", "decathlon"}  # for data of one's own
+TEMPLATES = {"folder", "pairs", "decathlon", "pictures"}  # for data of one's own
 
 
 def content(name: str = "fashion-mnist") -> dict:
@@ -27,6 +28,9 @@ def test_a_shipped_card_is_whole(name: str) -> None:
     assert all((card.title, card.licence, card.attribution, card.homepage))
     if isinstance(card, CaptionsCard):
         assert card.pairs.sha256, "figures are comparable only if the pairs are pinned"
+    elif isinstance(card, PicturesCard):
+        assert card.split.sha256 or name in TEMPLATES, "figures are comparable only if the split is pinned"
+        assert all(files.sources[0].kind == "folder" for files in card.parts), "files that lie here come first"
     elif name not in TEMPLATES:
         assert card.split.sha256 or published(card), "figures are comparable only if the split is pinned"
         assert card.sources[0].kind == "folder", "files that lie here already come first"

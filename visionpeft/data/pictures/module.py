@@ -90,7 +90,8 @@ class PictureData(CardData[PictureTable]):
 
     def choose(self) -> tuple[PictureTable, Split]:
         table = open_pictures(self.card, self.cache)
-        if "{}" in self._caption and self._caption != "{}" and not any(map(any, table.texts)):
+        silent = not self._class and not any(map(any, table.texts))
+        if silent and "{}" in self._caption and self._caption != "{}":
             raise DataError(
                 f"data set {self.card.name!r} has no captions to fill the template {self._caption!r} with: give one "
                 "text for all pictures"

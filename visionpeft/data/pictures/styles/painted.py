@@ -33,7 +33,7 @@ class Painter:
         return np.stack([self._painted(Image.fromarray(image)) for image in images])
 
     def _painted(self, picture: Image.Image) -> np.ndarray:
-        side = picture.width
-        large = picture.resize((side * self._style.enlarge,) * 2, Image.Resampling.BICUBIC)
-        drawn = self._network.stylize(large, style=self._style.painting, max_size=large.width)
-        return np.asarray(drawn.resize((side, side), Image.Resampling.BICUBIC))
+        side = picture.width * self._style.enlarge
+        large = picture.resize((side, side), Image.Resampling.BICUBIC)
+        drawn = self._network.stylize(large, style=self._style.painting, max_size=side)
+        return np.asarray(drawn.resize(picture.size, Image.Resampling.BICUBIC))
