@@ -24,7 +24,7 @@ from visionpeft.data.tables import ImageTable
 from visionpeft.errors import StateError
 
 
-@dataclass
+@dataclass(eq=False)
 class Kept:
     """What frozen towers said, kept from one training to the next.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -22,7 +21,7 @@ from visionpeft.data.prompts import Prompts, prompts_of
 from visionpeft.metrics import Predictions, balanced_top1, balanced_weights, nearest_centroid
 from visionpeft.recipe import Recipe
 from visionpeft.runs.kinds.fewshot import MAIN, FewShot, Tested, templates_of, tokens_of
-from visionpeft.runs.kinds.kind import Draw, Figure, Stages
+from visionpeft.runs.kinds.kind import Figure, Stages
 from visionpeft.tasks.align import VALIDATION, AlignOptions, AlignTask
 from visionpeft.tasks.base import Task
 from visionpeft.tasks.captions import Captions
@@ -34,10 +33,10 @@ class Align(FewShot):
     """Zero-shot top-1 of held-out classes, every class counting the same."""
 
     figure = Figure("balanced", "balanced zero-shot top-1", percent=True)
+    module = PairData
 
-    def open_data(self, recipe: Recipe, images: InputSpec, draw: Draw) -> PairData:
-        templates = json.dumps(templates_of(recipe))  # a list is not hashable
-        return opened(recipe.data.model_dump_json(), templates, images, recipe.backbone.image_size, draw.seed)
+    def shared(self, recipe: Recipe, images: InputSpec) -> dict[str, Any]:
+        return {"kept": _kept(recipe.data.model_dump_json(), images, recipe.backbone.image_size)}
 
     def task(
         self, recipe: Recipe, backbone: Backbone, data: Any, prepare: Any, optimizer: OptimizerOptions, seed: int
@@ -84,7 +83,7 @@ class Align(FewShot):
         return Tested(main.logits, main.labels, dict(zip([*data.tests][1:], others, strict=True)))
 
     def forget(self) -> None:
-        opened.cache_clear()
+        super().forget()
         _kept.cache_clear()
 
 
@@ -119,16 +118,6 @@ def _by_centroid(model: nn.Module, held: HeldOutData) -> Predictions:
     parts = [[(tower.encode(images), labels) for images, labels in held.ordered(part)] for part in ("train", "test")]
     (shots, known), (queries, labels) = (map(torch.cat, zip(*part, strict=True)) for part in parts)
     return Predictions(nearest_centroid(shots, known, queries, len(held.classes)), labels)
-
-
-@lru_cache(maxsize=4)
-def opened(section: str, templates: str, images: InputSpec, image_size: int | None, seed: int) -> PairData:
-    """The data of a section (as JSON, hence hashable), kept for the trials that share it."""
-    options = json.loads(section)
-    card, given, kept = options.pop("card"), json.loads(templates), _kept(section, images, image_size)
-    data = PairData(card, templates=given, seed=seed, input=images, image_size=image_size, kept=kept, **options)
-    data.setup()
-    return data
 
 
 @lru_cache(maxsize=2)

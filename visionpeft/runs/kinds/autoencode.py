@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,11 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from visionpeft.backbones import Backbone, InputSpec
+from visionpeft.backbones import Backbone
 from visionpeft.data.pictures.module import PictureData
 from visionpeft.files import atomic_write
 from visionpeft.recipe import Recipe
-from visionpeft.runs.kinds.kind import Draw, Figure, Kind, Stages
+from visionpeft.runs.kinds.kind import Figure, Kind, Stages
 from visionpeft.runs.weights import read_exactly, write_weights
 from visionpeft.tasks.autoencode import AutoencodeOptions, AutoencodeTask, Rebuilt
 from visionpeft.tasks.base import Task
@@ -47,10 +46,7 @@ class Autoencode(Kind[Rebuilt]):
     """Mean PSNR of pictures that were encoded and decoded."""
 
     figure = Figure("psnr", "PSNR in dB", percent=False)
-
-    def open_data(self, recipe: Recipe, images: InputSpec, draw: Draw) -> PictureData:
-        section: Any = recipe.data  # frozen, hence hashable
-        return opened(section, images, recipe.backbone.image_size, draw.seed)
+    module = PictureData
 
     def heads(self, model: nn.Module) -> tuple[str, ...]:
         return ()
@@ -106,9 +102,6 @@ class Autoencode(Kind[Rebuilt]):
             shown.append({"file": name, "key": stages.data.table.keys[position], "psnr": found.psnr[number].item()})
         atomic_write(folder / "examples.json", json.dumps({"classes": [], "examples": shown}, indent=1))
 
-    def forget(self) -> None:
-        opened.cache_clear()
-
 
 @torch.no_grad()
 def _beside(stages: Stages, position: int) -> bytes:
@@ -119,12 +112,3 @@ def _beside(stages: Stages, position: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
-
-
-@lru_cache(maxsize=4)
-def opened(section: Any, images: InputSpec, image_size: int | None, seed: int) -> PictureData:
-    """The data of a section (frozen, hence hashable), kept for the trials that share it."""
-    options = section.model_dump(exclude={"card"})
-    data = PictureData(section.card, seed=seed, input=images, image_size=image_size, **options)
-    data.setup()
-    return data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visionpeft.backbones import Backbone, InputSpec, head_of
+from visionpeft.backbones import Backbone, head_of
 from visionpeft.data.classification import ClassificationData
 from visionpeft.metrics import Predictions
 from visionpeft.recipe import Recipe
 from visionpeft.runs.kinds.examples import write_examples
-from visionpeft.runs.kinds.kind import Draw, Figure, Kind, Stages
+from visionpeft.runs.kinds.kind import Figure, Kind, Stages
 from visionpeft.runs.weights import read_exactly, write_weights
 from visionpeft.tasks.base import Task
 from visionpeft.tasks.baselines import nearest_centroid_predictions
@@ -29,10 +28,7 @@ class Classify(Kind[Predictions]):
     """Top-1 of single images."""
 
     figure = Figure("top1", "top-1", percent=True)
-
-    def open_data(self, recipe: Recipe, images: InputSpec, draw: Draw) -> ClassificationData:
-        section: Any = recipe.data  # frozen, hence hashable
-        return opened(section, images, recipe.backbone.image_size, draw.seed)
+    module = ClassificationData
 
     def heads(self, model: nn.Module) -> tuple[str, ...]:
         return (head_of(model)[0],)
@@ -85,20 +81,8 @@ class Classify(Kind[Predictions]):
     def write_examples(self, folder: Path, stages: Stages, found: Predictions) -> None:
         write_examples(folder, stages, found)
 
-    def forget(self) -> None:
-        opened.cache_clear()
-
     def control(self, name: str, model: nn.Module, data: Any) -> Predictions:
         assert name == "nearest_centroid", "the only one that the recipe's section knows"
         shots, queries = data.ordered("train"), data.test_dataloader()
         (head,) = self.heads(model)
         return nearest_centroid_predictions(model, head, shots, queries, len(data.classes))
-
-
-@lru_cache(maxsize=4)
-def opened(section: Any, images: InputSpec, image_size: int | None, seed: int) -> ClassificationData:
-    """The data of a section (frozen, hence hashable), kept for the trials that share it."""
-    options = section.model_dump(exclude={"card"})
-    data = ClassificationData(section.card, seed=seed, input=images, image_size=image_size, **options)
-    data.setup()
-    return data

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visionpeft.backbones import Backbone, InputSpec
+from visionpeft.backbones import Backbone
 from visionpeft.data.pictures.module import PictureData
 from visionpeft.errors import UserError
 from visionpeft.files import atomic_write
 from visionpeft.recipe import Recipe
-from visionpeft.runs.kinds.kind import Draw, Figure, Kind, Stages
+from visionpeft.runs.kinds.kind import Figure, Kind, Stages
 from visionpeft.runs.kinds.previews import Previews
 from visionpeft.runs.kinds.samples import measures_of
 from visionpeft.runs.weights import read_tensors, write_weights
@@ -55,9 +54,7 @@ class Diffuse(Kind[Drawn]):
     """The denoising loss on test pictures; pictures drawn with their captions are judged beside it."""
 
     figure = Figure("loss", "denoising loss", percent=False, lower=True)
-
-    def open_data(self, recipe: Recipe, images: InputSpec, draw: Draw) -> PictureData:
-        return opened(recipe.data.model_dump_json(), images, recipe.backbone.image_size, draw.seed)
+    module = PictureData
 
     def heads(self, model: nn.Module) -> tuple[str, ...]:
         return ()
@@ -132,15 +129,3 @@ class Diffuse(Kind[Drawn]):
         write_weights(folder / TARGETS, {"pictures": torch.from_numpy(np.ascontiguousarray(pictures))})
         captions = [stages.data.captions[n] for n in positions]
         atomic_write(folder / "examples.json", json.dumps({"captions": captions, "classes": []}))
-
-    def forget(self) -> None:
-        opened.cache_clear()
-
-
-@lru_cache(maxsize=4)
-def opened(section: str, images: InputSpec, image_size: int | None, seed: int) -> PictureData:
-    """The data of a section (as JSON, hence hashable), kept for the trials that share it."""
-    options = json.loads(section)
-    data = PictureData(options.pop("card"), seed=seed, input=images, image_size=image_size, **options)
-    data.setup()
-    return data

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from visionpeft.backbones import Backbone, InputSpec
+from visionpeft.backbones import Backbone
 from visionpeft.backbones.clip_text import tokenizer_for
 from visionpeft.data.fewshot import NEW, FewShotData
 from visionpeft.data.prompts import Prompts, Templates, prompts_of
@@ -20,7 +20,7 @@ from visionpeft.errors import DataError, UserError
 from visionpeft.metrics import Predictions
 from visionpeft.recipe import Recipe
 from visionpeft.runs.kinds.classify import Classify
-from visionpeft.runs.kinds.kind import Draw, Figure, Stages
+from visionpeft.runs.kinds.kind import Draw, Stages
 from visionpeft.runs.weights import read_tensors, write_weights
 from visionpeft.tasks.base import Task
 from visionpeft.tasks.clip.logits import ClipClassifier
@@ -41,11 +41,10 @@ class Tested(Predictions):
 class FewShot(Classify):
     """Top-1 of single images, classes named by texts."""
 
-    figure = Figure("top1", "top-1", percent=True)
+    module = FewShotData
 
-    def open_data(self, recipe: Recipe, images: InputSpec, draw: Draw) -> FewShotData:
-        templates = json.dumps(templates_of(recipe))  # a list is not hashable
-        return opened(recipe.data.model_dump_json(), templates, images, recipe.backbone.image_size, draw.seed)
+    def beside(self, recipe: Recipe, draw: Draw) -> dict[str, Any]:
+        return {"templates": templates_of(recipe)}
 
     def heads(self, model: nn.Module) -> tuple[str, ...]:
         return ()
@@ -117,7 +116,7 @@ class FewShot(Classify):
         return halves | {f"on {name}": value for name, value in others.items()}
 
     def forget(self) -> None:
-        opened.cache_clear()
+        super().forget()
         _tokenized.cache_clear()
 
 
@@ -166,14 +165,3 @@ def tokens_of(prompts: Prompts, tokenize: Any) -> Tensor:
                 f"{tokens.shape[-1]} tokens; give shorter templates, or other 'names' in a prompt file"
             )
     return tokens
-
-
-@lru_cache(maxsize=4)
-def opened(section: str, templates: str, images: InputSpec, image_size: int | None, seed: int) -> FewShotData:
-    """The data of a section (as JSON, hence hashable), kept for the trials that share it."""
-    options = json.loads(section)
-    card = options.pop("card")
-    given = json.loads(templates)
-    data = FewShotData(card, templates=given, seed=seed, input=images, image_size=image_size, **options)
-    data.setup()
-    return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from visionpeft.backbones import Backbone, InputSpec
 from visionpeft.data.preparation import Preparation
 from visionpeft.recipe import Recipe
+from visionpeft.runs.kinds.data import opened
 from visionpeft.surgery.report import Report
 from visionpeft.tasks.base import Task
 from visionpeft.tasks.optimize import OptimizerOptions
@@ -84,10 +86,22 @@ class Kind(ABC, Generic[Found]):
     """One task, seen by the pipeline. All methods are pure but for the files they are told to write."""
 
     figure: ClassVar[Figure]
+    module: ClassVar[type]
+    """The data module's class; it takes the card, ``seed``, ``input``, ``image_size`` and the keys of ``data``."""
 
-    @abstractmethod
     def open_data(self, recipe: Recipe, images: InputSpec, draw: Draw) -> Any:
-        """The data module, set up."""
+        """The data module, set up; kept for the trials that share it."""
+        options = json.dumps({**recipe.data.model_dump(mode="json"), **self.beside(recipe, draw)})
+        shared = self.shared(recipe, images)
+        return opened(self.module, options, images, recipe.backbone.image_size, draw.seed, **shared)
+
+    def beside(self, recipe: Recipe, draw: Draw) -> dict[str, Any]:
+        """What the data module takes beside the keys of ``data``, as plain data."""
+        return {}
+
+    def shared(self, recipe: Recipe, images: InputSpec) -> dict[str, Any]:
+        """Objects that the data modules of all draws hold together."""
+        return {}
 
     @abstractmethod
     def heads(self, model: nn.Module) -> tuple[str, ...]:
@@ -158,6 +172,7 @@ class Kind(ABC, Generic[Found]):
 
     def forget(self) -> None:
         """Drop data kept between trainings, so that the next run reads the files again."""
+        opened.cache_clear()
 
     def control(self, name: str, model: nn.Module, data: Any) -> Found:
         """Predictions of a baseline that trains nothing, by the untouched network."""

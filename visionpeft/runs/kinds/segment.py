@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visionpeft.backbones import Backbone, InputSpec
+from visionpeft.backbones import Backbone
 from visionpeft.data.segmentation.module import SegmentationData
 from visionpeft.metrics import Estimate
 from visionpeft.metrics.scores import FIGURES, TERTILES, Scores
@@ -48,9 +46,10 @@ class Segment(Kind[CaseScores]):
     """Mean Dice of whole cases."""
 
     figure = Figure("dice", "Dice", percent=False)
+    module = SegmentationData
 
-    def open_data(self, recipe: Recipe, images: InputSpec, draw: Draw) -> SegmentationData:
-        return opened(recipe.data.model_dump_json(), images, recipe.backbone.image_size, draw)
+    def beside(self, recipe: Recipe, draw: Draw) -> dict[str, Any]:
+        return {"fold": draw.fold}
 
     def heads(self, model: nn.Module) -> tuple[str, ...]:
         return parts_of(model)["head"]
@@ -115,22 +114,8 @@ class Segment(Kind[CaseScores]):
     def inspect(self, data: SegmentationData) -> None:
         data.inspect()
 
-    def forget(self) -> None:
-        opened.cache_clear()
-
 
 def _extents(window: int | list[int] | None, axes: int) -> tuple[int, ...] | None:
     if window is None:
         return None
     return (window,) * axes if isinstance(window, int) else tuple(window)
-
-
-@lru_cache(maxsize=4)
-def opened(section: str, images: InputSpec, image_size: int | None, draw: Draw) -> SegmentationData:
-    """The data of a section (as JSON, hence hashable), kept for the trials that share it."""
-    options = json.loads(section)
-    data = SegmentationData(
-        options.pop("card"), seed=draw.seed, fold=draw.fold, input=images, image_size=image_size, **options
-    )
-    data.setup()
-    return data
