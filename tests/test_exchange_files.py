@@ -42,7 +42,7 @@ def test_a_plain_kohya_file(tmp_path: Path):
 
 
 def test_alphas_that_differ_are_lost_by_diffusers(tmp_path: Path):
-    other = {name.replace("conv_in", "conv_out"): t for name, t in KOHYA.items()}
+    other = {name.replace("conv_in", "conv_out"): t.clone() for name, t in KOHYA.items()}
     found = check(saved(tmp_path, {**KOHYA, **other, "lora_unet_conv_out.alpha": torch.tensor(4.0)}))
     assert "one alpha for all attention layers, where the file has 2" in found.tools["diffusers"]
     assert found.holds["scale"] == "0.5 (1×), 2.0 (1×)"
@@ -116,9 +116,8 @@ def test_the_commands(tmp_path: Path):
     assert "kohya" in text and "base_licence" in text and "cc-by-4.0" in text and "load_lora_weights loads it" in text
     text = command("convert", folder, "--to", "lycoris", "--base", base)
     assert "error 0.0e+00" in text
-    command(
-        "convert", tmp_path / "ours-lycoris.safetensors", "--to", "visionpeft", "--base", base, "-o", tmp_path / "b"
-    )
+    written, back = tmp_path / "ours-lycoris.safetensors", tmp_path / "b"
+    command("convert", written, "--to", "visionpeft", "--base", base, "-o", back)
     assert off(predicted(loaded(unet(), back)), predicted(model), predicted(unet())) < 1e-4
     assert "unknown exchange format 'kohia'" in command("convert", folder, "--to", "kohia", "--base", base, fails=True)
     torch.save(KOHYA, tmp_path / "b.pt")
