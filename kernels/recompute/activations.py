@@ -60,7 +60,8 @@ def _activated(kind: _Activation, x: Tensor, inplace: bool) -> Tensor:
     if recipe is None:
         return kind.of(x, inplace)
     y = _Activate.apply(kind, x, inplace, recipe)
-    y.grad_fn.output_version = y._version  # a map changed in place, and known as it is now
+    node: Any = y.grad_fn
+    node.output_version = y._version  # a map changed in place, and known as it is now
     return y
 
 
