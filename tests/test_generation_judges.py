@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from visionpeft.data.pictures.table import PictureTable
 from visionpeft.errors import OptionError, UnknownNameError
 from visionpeft.metrics.generation import (
     RECOLOURINGS,
@@ -65,12 +67,17 @@ def test_equal_seeds_make_equal_judges(judge: StyleJudge):
 @pytest.mark.parametrize("way", RECOLOURINGS)
 def test_recolouring_takes_the_colours_and_keeps_the_drawing(way: str):
     picture = shapes(1, False, 4)
-    palette = torch.stack([torch.full((SIZE, SIZE), value) for value in (200, 40, 40)]).to(torch.uint8)[None]
-    palette[:, :, :, SIZE // 2 :] = torch.tensor([20, 20, 90], dtype=torch.uint8)[:, None, None]
+    dark, bright = (
+        torch.tensor(colour, dtype=torch.uint8)[:, None, None] for colour in ((20, 20, 90), (250, 240, 200))
+    )
+    palette = torch.cat([dark.expand(3, SIZE, 16), bright.expand(3, SIZE, 32)], 2)[None]
     found = recolour(picture, palette, way)
     assert found.shape == picture.shape and found.dtype == torch.uint8
-    assert (found.float().mean((0, 2, 3)) - palette.float().mean((0, 2, 3))).abs().max() < 80
     assert (found[0, :, SIZE // 2, SIZE // 2] != found[0, :, 0, 0]).any(), "object and ground still differ"
+    if way == "moments":
+        assert (found.float().mean((0, 2, 3)) - palette.float().mean((0, 2, 3))).abs().max() < 25  # some are clipped
+    else:
+        assert ((found >= dark - 1) & (found <= bright + 1)).all()
 
 
 def test_an_unknown_way_to_recolour_is_named():
@@ -159,3 +166,32 @@ def test_a_judge_needs_some_pictures_of_both_styles():
         StyleJudge.fit(shapes(8, False, 0), shapes(3, True, 0))
     with pytest.raises(OptionError, match="size is 16"):
         efficientnet_features(size=16)
+
+
+@pytest.mark.slow
+def test_the_figures_are_first_measured_on_real_pictures():
+    """What ``python -m visionpeft.metrics.generation`` prints, of drawings instead of cards."""
+    from visionpeft.metrics.generation.__main__ import figures
+
+    names = tuple(f"concept {k}" for k in range(48))
+    said = "\n".join(figures(table(shapes(48, False, 7), names), table(shapes(48, True, 7), names), train=24, shots=8))
+    assert said.startswith("24 concepts to learn from, 24 others to measure on")
+    for figure in (
+        "style: found in",
+        *(f"({way})" for way in RECOLOURINGS),
+        "own concept",
+        "KID",
+        "FID",
+        "copies of 8",
+    ):
+        assert figure in said
+    ceiling = float(said.split("of the source: ")[1].split(",")[0])
+    assert ceiling > 0.5
+
+
+def table(images: Tensor, names: tuple[str, ...]) -> PictureTable:
+    """Every second picture is of the test part."""
+    count = len(images)
+    split = np.array(["train", "test"] * (count // 2))
+    channels_last = images.permute(0, 2, 3, 1).numpy()
+    return PictureTable(channels_last, (("",),) * count, names, names, np.zeros(count, np.int64), ("",), split, {})

@@ -30,11 +30,12 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=32, help="training pictures that could be copied")
     chosen = parser.parse_args()
     source, target = open_pictures(chosen.source), open_pictures(chosen.target)
-    for line in _lines(source, target, chosen.train, chosen.shots):
+    for line in figures(source, target, chosen.train, chosen.shots):
         print(line, flush=True)
 
 
-def _lines(source: PictureTable, target: PictureTable, train: int, shots: int) -> Iterator[str]:
+def figures(source: PictureTable, target: PictureTable, train: int, shots: int) -> Iterator[str]:
+    """Line by line, what every figure says of the test parts of two tables that share concepts."""
     shared = sorted(set(source.concepts) & set(target.concepts))
     learnt, tested = ([name for name in shared if _part(target, name) == part] for part in ("train", "test"))
     spread = torch.linspace(0, len(learnt) - 1, min(train, len(learnt))).round().long().tolist()

@@ -48,7 +48,7 @@ class ConceptFinder:
         return len(self._place)
 
     def ranks(self, images: Tensor, concepts: Sequence[str]) -> Tensor:
-        """``(N,)`` how many other concepts are nearer than the own one; 0 means found.
+        """``(N,)`` how many other concepts are as near as the own one or nearer; 0 means found.
 
         Args:
             images: uint8 ``(N, 3, H, W)``, all of one style: their common mean is taken for it.
@@ -58,9 +58,10 @@ class ConceptFinder:
             raise OptionError(f"no reference picture shows {strangers[0]!r}, so it cannot be found")
         likeness = self._directions(self._features(images, concepts, "images")) @ self._references.T
         best = likeness.new_full((len(likeness), self.concepts), -2.0)
-        best.index_reduce_(1, self._shows, likeness, "amax")
+        best = best.scatter_reduce(1, self._shows.expand_as(likeness), likeness, "amax")
         own = torch.tensor([self._place[concept] for concept in concepts])
-        return (best > best.gather(1, own[:, None])).sum(1)
+        # Ties count against: of pictures that are all the same nothing is left once their mean is taken away.
+        return (best >= best.gather(1, own[:, None])).sum(1) - 1
 
     def _features(self, images: Tensor, concepts: Sequence[str], what: str) -> Tensor:
         if not FEWEST <= len(images) == len(concepts):

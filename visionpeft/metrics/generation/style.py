@@ -93,7 +93,7 @@ def _some(images: Tensor, what: str, seed: int) -> Tensor:
     if len(images) < FEWEST:
         raise OptionError(f"a judge of style needs at least {FEWEST} pictures of the {what}, found {len(images)}")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return images[order[:MOST].sort().values]
+    return images.cpu()[order[:MOST].sort().values]
 
 
 def _variants(images: Tensor, palettes: Tensor, seed: int) -> list[Tensor]:
@@ -103,5 +103,5 @@ def _variants(images: Tensor, palettes: Tensor, seed: int) -> list[Tensor]:
     recoloured = [recolour(images, palettes, way, seed) for way in LEARNT_RECOLOURINGS]
     soft = gaussian_blur(images, [7, 7], [_SOFT * images.shape[-1] / 64])
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)) * _NOISE
-    noisy = (images.cpu() + noise).round().clamp(0, 255).to(torch.uint8)
+    noisy = (images + noise).round().clamp(0, 255).to(torch.uint8)
     return [images, *recoloured, soft, noisy]
