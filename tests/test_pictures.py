@@ -163,6 +163,7 @@ def test_which_card_a_folder_gets(tmp_path: Path) -> None:
     classes = draw(tmp_path / "classes", "cat/a.png", "dog/b.png")
     assert isinstance(load_card(classes), Card)
     assert pictures_card(classes).task == "pictures"
+    assert isinstance(load_card(draw(classes, "stray.png")), Card)
     with pytest.raises(DataError, match="'digits' is a card of `task: classification`; `task: pictures` is needed"):
         pictures_card("digits")
 

@@ -140,7 +140,7 @@ def load_card(name: str | Path) -> AnyCard:
 
     The key ``task`` says which kind of card it is. A folder is read by a template: with ``images`` and ``masks`` inside
     by ``pairs``, with a ``dataset.json`` by ``decathlon``, with CoOp's split file of a data set by its card, with a
-    ``metadata.jsonl`` or pictures that lie in no folder of their own by ``pictures``, else by ``folder``, where
+    ``metadata.jsonl`` or with pictures and no folder inside by ``pictures``, else by ``folder``, where
     ``train`` and ``test`` inside mean that the latter is the test split.
 
     Raises:

@@ -31,4 +31,7 @@ def shows_pictures(folder: Path) -> bool:
     """Whether pictures with or without captions lie here, and not classes of pictures in a folder each."""
     if any((place / METADATA).is_file() for place in (folder, *(folder / part for part in PARTS))):
         return True
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir() if path.is_file())
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    if any(path.is_dir() for path in inside):
+        return False
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in inside)
