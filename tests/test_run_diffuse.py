@@ -166,6 +166,6 @@ def test_what_a_recipe_may_not_ask_for(tmp_path: Path) -> None:
 def test_only_diffusion_runs_become_pipelines(tmp_path: Path) -> None:
     from tiny import recipe as classification
 
-    result = run(classification(trainer={"max_steps": 2}), output=tmp_path / "run", progress=False)
+    result = run(classification(trainer={"max_steps": 4}), output=tmp_path / "run", progress=False)
     with pytest.raises(OptionError, match="--to pipeline"):
         export_run(result.folder, "pipeline", tmp_path / "out")

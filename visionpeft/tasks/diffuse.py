@@ -189,6 +189,7 @@ class DiffuseTask(Task):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         if self._average is not None:
+            self._average.follow(self.trainer)  # callbacks save before this module hears of the step's end
             checkpoint["average"] = self._average.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
