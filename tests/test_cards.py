@@ -88,7 +88,7 @@ def test_unknown_key_shows_near_ones(place: tuple, wrong: str, near: str) -> Non
             {"reader": {"format": "folder", "folders": {"Coat": ["a"]}}},
             r"must name the folders of each of the 'classes'",
         ),
-        ({"sources": []}, r"sources: .*at least 1"),
+        ({"sources": []}, r"sources: .*at least one"),
         ({"sources": [{"kind": "ftp"}]}, r"sources\.0: .*'ftp'"),
         ({"files": {"a": "123"}}, r"files\.a: .*pattern"),
     ],

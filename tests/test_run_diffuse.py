@@ -137,6 +137,17 @@ def test_subject_driven_training_keeps_a_prior(tmp_path: Path) -> None:
     assert result.main.value > 0
 
 
+def test_five_pictures_of_a_subject_are_enough(tmp_path: Path) -> None:
+    folder = tmp_path / "subject"
+    folder.mkdir()
+    for path in sorted(pictures(tmp_path / "pictures").glob("*.png"))[:5]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    data = recipe(tmp_path, tune={"lr": [1e-3, 1e-2]})
+    data["data"] = {"card": str(folder), "batch_size": 2, "caption": "sks nil"}
+    result = run(data, output=tmp_path / "run", progress=False)
+    assert result.main.val is not None and result.main.value > 0
+
+
 def _draw(data: dict[str, Any]) -> tuple[Any, Any]:
     from visionpeft.runs.kinds import Draw
     from visionpeft.runs.stages import input_of
