@@ -45,7 +45,7 @@ class PictureData(CardData[PictureTable]):
         workers: processes that prepare batches; 0 prepares them in the training process.
         cache: folder for fetched files; default the user's cache folder.
 
-    An empty ``val`` or ``test`` part is stood in for by the training pictures: losses then say how well these are known.
+    For an empty ``val`` or ``test`` part the training pictures stand in: losses then say how well these are known.
 
     Raises:
         OptionError: a number is out of range, ``augment`` is unknown, or ``caption`` cannot be filled.
