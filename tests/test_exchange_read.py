@@ -213,6 +213,19 @@ def test_ours_becomes_lora(tmp_path: Path):
     assert off(predicted(loaded(unet(), exact.path)), wanted, predicted(unet())) < 1e-4
 
 
+def test_what_was_trained_beside_is_refused_and_leaves_the_network_alone(tmp_path: Path):
+    model = adapted(unet(), "lora", ["conv_in"], train_also=["conv_norm_out"])
+    with torch.no_grad():
+        model.conv_norm_out.weight += 1
+    folder, plain = vp.save(model, tmp_path / "ours"), unet()
+    before = predicted(plain)
+    with pytest.raises(AdapterFileError, match=r"conv_norm_out.weight' trained whole beside.*--drop"):
+        convert(folder, "visionpeft", tmp_path / "lora", plain, component="unet")
+    done = convert(folder, "visionpeft", tmp_path / "lora", plain, component="unet", drop=True)
+    assert done.dropped.keys() == {"conv_norm_out.weight", "conv_norm_out.bias"}
+    assert torch.equal(predicted(plain), before)
+
+
 def test_what_the_file_says_goes_with_it(tmp_path: Path):
     says = {"recipe": "emoji-ink", "base": "run:small-sd", "base_licence": "apache-2.0"}
     model = adapted(unet(), "lora", ["conv_in"])

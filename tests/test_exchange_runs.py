@@ -1,4 +1,4 @@
-"""The adapter of a diffusion run exported alone: checked by the tool it is for, with a model card that shows samples."""
+"""The adapter of a diffusion run exported alone: checked by the tool it is for, with a card that shows samples."""
 
 from __future__ import annotations
 

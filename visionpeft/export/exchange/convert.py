@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from visionpeft.errors import AdapterFileError, OptionError, unknown
 from visionpeft.export.exchange.adopt import Adopted, adopt
-from visionpeft.export.exchange.changes import changes, left_out
+from visionpeft.export.exchange.changes import Change, changes, left_out
 from visionpeft.export.exchange.limits import FORMS
 from visionpeft.export.exchange.lowrank import Budget
 from visionpeft.export.exchange.resolve import resolve
-from visionpeft.export.exchange.source import Foreign, open_foreign
+from visionpeft.export.exchange.source import open_foreign
 from visionpeft.export.exchange.twins import plain_twin
-from visionpeft.export.exchange.write import Exchanged, write, write_changes
+from visionpeft.export.exchange.write import Exchanged, write_changes
 from visionpeft.surgery.about import about, written_about
 from visionpeft.surgery.fingerprint import fingerprint
-from visionpeft.surgery.folder import META, load
+from visionpeft.surgery.folder import META, MODULES, load, read_meta, read_tensors
 from visionpeft.surgery.ledger import known_to
 
 OURS = "visionpeft"
@@ -53,11 +53,19 @@ def read(
         AdapterFileError: a pickle, a damaged or unknown file, one for another architecture, or (without ``drop``) one
             that holds more than an adapter of ours can say.
     """
-    foreign = open_foreign(path)
-    found = resolve(foreign, model, component)
-    _check_dropped(foreign, found.dropped, drop)
-    says = {"converted_from": foreign.form, **_source_says(foreign), **(metadata or {})}
-    return adopt(model, found.changes, Path(folder), Budget(rank, energy), says, found.dropped)
+    done = convert(
+        path,
+        OURS,
+        folder,
+        model,
+        component=component,
+        rank=rank,
+        energy=energy,
+        metadata=metadata,
+        drop=drop,
+    )
+    assert isinstance(done, Adopted)
+    return done
 
 
 def convert(
@@ -89,48 +97,64 @@ def convert(
         raise unknown("exchange format", to, TARGETS)
     if known_to(model):
         raise OptionError(f"convert: the network has adapters ({', '.join(known_to(model))}); give the plain one")
-    source, budget, more = Path(source), Budget(rank, energy), metadata or {}
-    if (source / META).is_file():
-        twin = plain_twin(model)
-        load(twin, source)
-        if to != OURS:
-            return write(
-                to, output, twin, component=component, rank=rank, energy=energy, metadata=more, drop=drop, inputs=inputs
-            )
-        beside = left_out(twin)
-        _check_dropped(source, beside, drop)
-        says = {**more, "converted_from": about(twin, "default", {})["method"]}
-        return adopt(model, changes(twin), Path(output), budget, says, beside)
+    source, budget = Path(source), Budget(rank, energy)
+    found = (_ours if (source / META).is_file() else _foreign)(source, model, component, metadata or {})
     if to == OURS:
-        return read(source, model, output, component=component, rank=rank, energy=energy, metadata=more, drop=drop)
-    foreign = open_foreign(source)
-    found = resolve(foreign, model, component)
-    says = {**_source_says(foreign), "converted_from": foreign.form, "base_fingerprint": fingerprint(model), **more}
+        _check_dropped(source, found.dropped, drop)
+        says = {key: value for key, value in found.says.items() if key not in ("method", "options")}
+        return adopt(model, found.changes, Path(output), budget, says, found.dropped)
     return write_changes(
         to,
         output,
-        model,
+        found.network,
         found.changes,
         found.dropped,
-        says,
+        found.says,
         component=component,
         budget=budget,
         drop=drop,
         inputs=inputs,
+        name=found.name,
     )
 
 
-def _source_says(foreign: Foreign) -> dict[str, Any]:
-    """What a file of ours told of itself is told on."""
-    known = written_about(foreign.metadata)
-    return {key: known[key] for key in ("recipe", "base", "base_licence") if key in known}
+class _Found(NamedTuple):
+    """An adapter as changes of a network.
+
+    Args:
+        network: the plain one, or one with the adapter ``name`` on it.
+        changes: what the adapter does.
+        dropped: what it holds beyond that: name → reason.
+        says: what its file tells, and where it comes from.
+    """
+
+    network: nn.Module
+    changes: list[Change]
+    dropped: Mapping[str, str]
+    says: dict[str, Any]
+    name: str | None = None
 
 
-def _check_dropped(source: Foreign | Path, dropped: Mapping[str, str], drop: bool) -> None:
+def _ours(source: Path, model: nn.Module, component: str, more: Mapping[str, str]) -> _Found:
+    trained = read_tensors(source, read_meta(source), MODULES)  # beside the adapter: loading overwrites it
+    twin = plain_twin(model, trained.keys())
+    load(twin, source)
+    says = about(twin, "default", more)
+    return _Found(twin, changes(twin), left_out(twin), {**says, "converted_from": says["method"]}, "default")
+
+
+def _foreign(source: Path, model: nn.Module, component: str, more: Mapping[str, str]) -> _Found:
+    foreign = open_foreign(source)
+    found, known = resolve(foreign, model, component), written_about(foreign.metadata)
+    told = {key: known[key] for key in ("recipe", "base", "base_licence") if key in known}
+    says = {"base_fingerprint": fingerprint(model), "converted_from": foreign.form, **told, **more}
+    return _Found(model, found.changes, found.dropped, says)
+
+
+def _check_dropped(source: Path, dropped: Mapping[str, str], drop: bool) -> None:
     if dropped and not drop:
-        path = source if isinstance(source, Path) else source.path
         name, reason = next(iter(dropped.items()))
         more = f" and {len(dropped) - 1} more" if len(dropped) > 1 else ""
         raise AdapterFileError(
-            f"{path} holds what an adapter cannot say: {name!r} {reason}{more}. Leave it out with --drop (drop=True)"
+            f"{source} holds what an adapter cannot say: {name!r} {reason}{more}. Leave it out with --drop (drop=True)"
         )

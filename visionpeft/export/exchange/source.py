@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def open_foreign(path: str | Path) -> Foreign:
     if not layers:
         shown = ", ".join(list(tensors)[:3]) or "none"
         raise AdapterFileError(f"{file} holds no adapter of a known format; its keys: {shown}, …")
-    return Foreign(file, _form(own or layers, config), own, elsewhere, tuple(strange), config, metadata)
+    return Foreign(file, _form(own or layers), own, elsewhere, tuple(strange), config, metadata)
 
 
 def read_file(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -143,10 +144,11 @@ def _config_in(metadata: dict[str, str]) -> dict[str, Any]:
         found = json.loads(metadata.get("lora_adapter_metadata", "{}"))
     except ValueError:
         return {}
+    found = found if isinstance(found, dict) else {}
     return {key.removeprefix("unet.").removeprefix("transformer."): value for key, value in found.items()}
 
 
-def _form(layers: Any, config: dict[str, Any]) -> str:
+def _form(layers: Sequence[Layer]) -> str:
     names = [layer.name for layer in layers]
     if any(name.startswith("base_model.model.") for name in names):
         return "peft"
