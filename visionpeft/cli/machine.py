@@ -10,9 +10,10 @@ from visionpeft.cli.app import app, example
 @app.command(epilog=example("visionpeft doctor"))
 def doctor() -> None:
     """Say what visionpeft finds here: versions, devices, threads, which attention runs and why, the cache."""
+    from visionpeft.backbones.cuda_attention import attention_backend
     from visionpeft.cli.printing import print_pairs
     from visionpeft.files import cache_dir
-    from visionpeft.runs.environment import attention_backend, environment
+    from visionpeft.runs.environment import environment
 
     print_pairs({**environment(), "attention": attention_backend(), "cache": str(cache_dir())})
 

@@ -58,18 +58,3 @@ def device_name() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def attention_backend() -> str:
-    """Which attention runs here, and why: xformers on CUDA where it loads, else PyTorch's own."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return "PyTorch scaled_dot_product_attention (xformers serves CUDA only, and there is no CUDA device)"
-    if installed("xformers") is None:
-        return "PyTorch scaled_dot_product_attention (xformers is not installed: pip install 'visionpeft[cuda]')"
-    try:
-        import xformers.ops  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except (ImportError, OSError, RuntimeError) as error:
-        return f"PyTorch scaled_dot_product_attention (xformers {installed('xformers')} does not load: {error})"
-    return f"xformers {installed('xformers')}"

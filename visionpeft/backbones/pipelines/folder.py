@@ -10,6 +10,7 @@ from typing import Any
 
 import diffusers
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from visionpeft.backbones.pipelines.families import family_of
 from visionpeft.errors import AdapterFileError, unknown
@@ -97,3 +98,18 @@ def check_model(folder: Path, kind: str) -> None:
         shards = set(read_json(listing, "").get("weight_map", {}).values())
         if missing := sorted(shards - {path.name for path in files}):
             raise AdapterFileError(f"{folder} lacks {missing[0]}, one of {len(shards)} files of its weights")
+
+
+def check_complete(folder: Path, model: nn.Module) -> None:
+    """Raise AdapterFileError if the files hold fewer tensors than ``model`` has parameters: the rest would be random.
+
+    Names are not compared, for diffusers renames those of older versions.
+    """
+    held: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            held |= set(file.keys())
+    own = [name for name, _ in model.named_parameters()]
+    if len(held) < len(own):
+        absent = next((name for name in own if name not in held), own[-1])
+        raise AdapterFileError(f"{folder} holds {len(held)} of {len(own)} tensors of its network: {absent} is missing")

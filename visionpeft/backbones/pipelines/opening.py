@@ -13,7 +13,7 @@ from torch import nn
 
 from visionpeft.backbones.build import offline
 from visionpeft.backbones.pipelines.families import family_of
-from visionpeft.backbones.pipelines.folder import INDEX, check_folder
+from visionpeft.backbones.pipelines.folder import INDEX, check_complete, check_folder
 from visionpeft.backbones.pipelines.pipeline import Pipeline, settled
 from visionpeft.backbones.pipelines.quiet import quiet
 from visionpeft.backbones.weights import check_finite, source_folder
@@ -39,6 +39,8 @@ def open_pipeline(source: str | Path, *, device: str = "cpu") -> Pipeline:
     pipe = _loaded(folder, check_folder(folder))
     family = family_of(type(pipe).__name__)
     _check_classes(folder, pipe, family.needs)
+    for name in family.needs:
+        check_complete(folder / name, getattr(pipe, name))
     for component in pipe.components.values():
         if isinstance(component, nn.Module):
             component.to(device)
@@ -59,7 +61,7 @@ def folder_of(source: str | Path) -> Path:
         raise AdapterFileError(f"there is no pipeline folder {path}, and no repository of the hub is called so")
     try:
         return Path(diffusers.DiffusionPipeline.download(text, use_safetensors=True))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the hub's clients raise errors of several libraries, by version
         raise offline(f"the pipeline {text}", error) from error
 
 

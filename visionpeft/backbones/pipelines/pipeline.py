@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from visionpeft.backbones.pipelines.attention import choose_attention
 from visionpeft.backbones.pipelines.family import Family
 
 
@@ -17,7 +18,7 @@ class Pipeline:
     Attributes:
         pipe: the plain pipeline of diffusers, every component in evaluation mode and frozen.
         family: how a pipeline of this kind is conditioned, called and sampled.
-        notes: one sentence for each thing that was loaded.
+        notes: one sentence on what was loaded, and one on which attention runs and why.
     """
 
     pipe: Any
@@ -37,4 +38,4 @@ def settled(pipe: Any, family: Family, note: str) -> Pipeline:
             component.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
     family.prepare(pipe)
-    return Pipeline(pipe, family, (note,))
+    return Pipeline(pipe, family, (note, choose_attention(getattr(pipe, family.component))))
