@@ -19,6 +19,7 @@ _HOMES = {
     "visionpeft.surgery.state": ["adapter_state_dict", "load_adapter_state_dict"],
     "visionpeft.surgery.folder": ["save", "load"],
     "visionpeft.surgery.merge": ["merge", "unmerge", "remove"],
+    "visionpeft.surgery.quantize": ["quantize", "dequantize"],
     "visionpeft.surgery.switch": ["set_plan", "disable", "activate", "active"],
     "visionpeft.surgery.trainable": ["adapter_parameters"],
     "visionpeft.pipeline": ["run"],

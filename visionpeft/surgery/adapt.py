@@ -20,11 +20,12 @@ from visionpeft.surgery.hosts import is_called
 from visionpeft.surgery.ledger import Record, ledger, statistics_digests
 from visionpeft.surgery.mount import mount
 from visionpeft.surgery.plan import check_plan
+from visionpeft.surgery.quantized import in_full
 from visionpeft.surgery.report import Refusal, Report, SiteReport
 from visionpeft.surgery.roles import ROLES, roles_in
 from visionpeft.surgery.slots import Block, Slot, check_name, started
 from visionpeft.surgery.targets import Target, resolve, resolve_blocks, weights_of
-from visionpeft.surgery.trainable import freeze_base, modules_named, train_whole
+from visionpeft.surgery.trainable import check_whole, freeze_base, modules_named, train_whole
 
 DEFAULT_ROLES = ("linear", "conv")
 
@@ -77,6 +78,7 @@ def adapt(
     slots, report = plant(model, chosen, patterns, audited, generator)
     also = [train_also] if isinstance(train_also, str) else list(train_also)
     whole = [module for pattern in also for module in modules_named(model, pattern)]
+    check_whole(whole)
     # Nothing has been changed up to here: all that can fail has been tried.
     statistics = statistics_digests(model)
     for target, slot in slots:
@@ -120,7 +122,7 @@ def _plant_weights(model, method: Method, patterns, audited: Audit | None, gener
             report.dead.append(target.path)
             continue
         weight = target.module._parameters[target.parameter]
-        origin = Origin(target.site.canonical(weight.detach()), generator)  # pyright: ignore[reportOptionalMemberAccess]
+        origin = Origin(target.site.canonical(in_full(weight).detach()), generator)  # pyright: ignore[reportArgumentType]
         slot = Slot(method, target.site, target.parameter)
         slots.append((target, _filled(slot, method, target.site, origin)))
         report.sites.append(SiteReport.of(target, slot))

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from visionpeft.algebra.method import BlockMethod
 from visionpeft.algebra.site import Site
-from visionpeft.surgery.paths import PATHS, effective_weight
+from visionpeft.surgery.paths import PATHS, base, effective_weight
 from visionpeft.surgery.plan import choose
+from visionpeft.surgery.quantized import is_quantized
 from visionpeft.surgery.slots import AdapterSet, Block, Slot, is_sharded
 
 
@@ -25,8 +26,8 @@ def run_layer(host: nn.Module, x: Tensor, output_size: list[int] | None = None) 
         site = _with_output_size(host, site, x, output_size)
     slots = bank.live("weight")
     if not slots:
-        return site.op(x, weight, bias)
-    path = choose(bank, site, slots, x)
+        return base(site, x, weight, bias)
+    path = "factored" if is_quantized(weight) else choose(bank, site, slots, x)
     return PATHS[path](site, slots, x, weight, bias)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from visionpeft.surgery.mount import adapters, is_mounted
+from visionpeft.surgery.quantized import in_full
 from visionpeft.surgery.slots import FactorModule
 
 SAMPLES = 4096
@@ -41,7 +42,7 @@ def digest(tensor: Tensor) -> str:
 
     Values are compared at bfloat16, so that a base loaded in half precision is the same base.
     """
-    flat = tensor.detach().flatten()
+    flat = in_full(tensor.detach()).flatten()
     step = max(1, flat.numel() // SAMPLES)
     sample = flat[::step].to(device="cpu", dtype=torch.bfloat16).contiguous().view(torch.int16)
     return hashlib.sha256(repr(tuple(tensor.shape)).encode() + sample.numpy().tobytes()).hexdigest()[:16]

@@ -11,6 +11,7 @@ from visionpeft.errors import StateError, UserError
 from visionpeft.surgery.hosts import base_class, is_called
 from visionpeft.surgery.ledger import known_to
 from visionpeft.surgery.mount import adapters, hosts
+from visionpeft.surgery.quantized import in_full
 from visionpeft.surgery.targets import Target
 
 
@@ -70,7 +71,7 @@ def check_target(target: Target, method: Method, read: bool = False) -> str | No
         return f"its weight is read, not called, and {method.name} with these options is no change of a weight"
     if getattr(target.module, "max_norm", None) is not None:
         return "an Embedding with max_norm rewrites its own weight in forward"
-    if weight.device.type != "meta" and not bool(torch.isfinite(weight).all()):
+    if weight.device.type != "meta" and not bool(torch.isfinite(in_full(weight)).all()):
         raise UserError(f"{target.path!r} has NaN or infinite values in its weight; load a sound checkpoint")
     return method.refuse(target.site)
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import nn
 
 from visionpeft.algebra.method import Method
-from visionpeft.errors import StateError
+from visionpeft.errors import OptionError, StateError, did_you_mean
 from visionpeft.kernels.recompute import layers  # pyright: ignore[reportMissingImports]
 from visionpeft.surgery.ledger import forget, known_to, record
 from visionpeft.surgery.mount import adapters, hosts, unmount
 from visionpeft.surgery.paths import effective_weight
+from visionpeft.surgery.quantized import is_quantized, relative_error, rounded_like
 from visionpeft.surgery.slots import Slot
 from visionpeft.surgery.trainable import thaw
 
+Ending = Literal["refuse", "full", "round"]
 
-def merge(model: nn.Module, names: list[str] | str | None = None) -> None:
+
+def merge(model: nn.Module, names: list[str] | str | None = None, *, quantized: Ending = "refuse") -> dict[str, float]:
     """Fold the active adapters into the weights: the model then computes with plain layers.
 
     The sum is taken in float64 (float32 where a device has no float64) and cast once. The original parameter is kept
@@ -23,20 +28,43 @@ def merge(model: nn.Module, names: list[str] | str | None = None) -> None:
 
     Args:
         names: adapters to fold; None takes all that are active.
+        quantized: what becomes of weights in few bits: ``full`` leaves the merged ones in full, ``round`` rounds them
+            again, ``refuse`` raises.
+
+    Returns:
+        Weight → ‖rounded − merged‖ / ‖merged‖ of those that were rounded again.
 
     Raises:
         StateError: already merged, no such or no active adapter, or one that cannot be merged exactly. Nothing is
             changed then.
     """
-    wanted = [names] if isinstance(names, str) else names
+    if quantized not in get_args(Ending):
+        raise OptionError(f"quantized = {quantized!r}.{did_you_mean(quantized, get_args(Ending))}")
+    wanted, errors = [names] if isinstance(names, str) else names, {}
     _check_active(model, wanted)
     folds = [fold for path, host in hosts(model) for fold in _folds(path, host, wanted)]
-    for host, parameter, slots, adapter_names in folds:
+    _check_bits(folds, quantized)
+    for path, host, parameter, slots, adapter_names in folds:
         original = _stored(host, parameter)
-        bank = adapters(host)
-        host._parameters[parameter] = nn.Parameter(_folded(slots, original), requires_grad=False)
+        bank, folded = adapters(host), _folded(slots, original)
+        new = nn.Parameter(folded, requires_grad=False)
+        if quantized == "round" and is_quantized(original):
+            new = rounded_like(folded, original)
+            errors[f"{path}.{parameter}".removeprefix(".")] = relative_error(new, folded)
+        host._parameters[parameter] = new
         bank.merged[parameter] = (original, adapter_names)
         bank.plans.clear()
+    return errors
+
+
+def _check_bits(folds: list, quantized: Ending) -> None:
+    held = [path for path, host, parameter, _, _ in folds if is_quantized(_stored(host, parameter))]
+    if held and quantized == "refuse":
+        raise StateError(
+            f"merge: {len(held)} weights are in few bits (the first: {held[0] or 'the layer'!r}), and a merged one "
+            "would not fit them. merge(quantized='full') leaves merged weights in full; quantized='round' rounds them "
+            "again and returns the errors"
+        )
 
 
 def _stored(host: nn.Module, parameter: str) -> nn.Parameter:
@@ -57,7 +85,7 @@ def _check_active(model: nn.Module, wanted: list[str] | None) -> None:
 
 
 def _folds(path: str, host: nn.Module, wanted: list[str] | None):
-    """(host, parameter, slots, adapter names) of every weight to fold, checked."""
+    """(path, host, parameter, slots, adapter names) of every weight to fold, checked."""
     bank = adapters(host)
     if bank.merged:
         raise StateError(f"merge: {path or 'the model'!r} is merged already; call unmerge first")
@@ -73,7 +101,7 @@ def _folds(path: str, host: nn.Module, wanted: list[str] | None):
         elif slot.active and slot.strength and wanted is not None:
             _check_left(path, name, slot)
     for parameter, named in by_parameter.items():
-        yield host, parameter, [slot for _, slot in named], frozenset(name for name, _ in named)
+        yield path, host, parameter, [slot for _, slot in named], frozenset(name for name, _ in named)
 
 
 def _check_left(path: str, name: str, slot: Slot) -> None:

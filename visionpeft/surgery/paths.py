@@ -11,7 +11,7 @@ from torch import Tensor
 from visionpeft.algebra.method import Factors, Method
 from visionpeft.algebra.site import Site
 from visionpeft.kernels.eager.guard import ordinary_precision  # pyright: ignore[reportMissingImports]
-from visionpeft.surgery import fused
+from visionpeft.surgery import fused, quantized
 from visionpeft.surgery.slots import Slot
 
 
@@ -20,15 +20,20 @@ def dense(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor
     return site.op(x, effective_weight(slots, weight), bias)
 
 
+def base(site: Site, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The host's own operation."""
+    return quantized.linear(x, weight, bias) if quantized.is_quantized(weight) else site.op(x, weight, bias)
+
+
 def factored(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The base operation, plus each adapter's branch. A method without a branch takes the dense path."""
     if all(not slot.method.multiplicative for slot in slots):  # pyright: ignore[reportAttributeAccessIssue]
-        base, rest = site.op(x, weight, bias), None
+        plain, rest = base(site, x, weight, bias), None
     else:  # a gain acts on the output before the bias
-        base, rest = site.op(x, weight), bias
-    total, pieces = base, []
+        plain, rest = base(site, x, weight), bias
+    total, pieces = plain, []
     for slot in slots:
-        effect = _effect(slot, site, x, base, weight)
+        effect = _effect(slot, site, x, plain, weight)
         if effect is None:
             return dense(site, slots, x, weight, bias)
         if slot.site.is_slice:  # pyright: ignore[reportAttributeAccessIssue]
@@ -59,7 +64,7 @@ def _effect(slot: Slot, site: Site, x: Tensor, base: Tensor, weight: Tensor) -> 
         x = F.dropout(x, slot.dropout_now)
     rows, own = base, weight
     if method.multiplicative:
-        own = mine.canonical(weight)
+        own = mine.canonical(quantized.in_full(weight))
         rows = base.narrow(site.channel_dim, mine.start, mine.out) if mine.is_slice else base
     effect = method.effect(mine, slot.factors(), x, rows, own)
     if effect is None and dropping:
@@ -104,7 +109,7 @@ def effective_weight(slots: list[Slot], weight: Tensor, dtype: torch.dtype | Non
         weight: the host's stored weight.
         dtype: precision of the sum; None takes the wider of weight and factors.
     """
-    total: Tensor | None = None
+    total, weight = None, quantized.in_full(weight)
     for slot in slots:
         method, site = _of(slot)
         factors = slot.factors(dtype)

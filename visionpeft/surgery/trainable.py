@@ -10,6 +10,7 @@ from visionpeft.errors import TargetError, did_you_mean
 from visionpeft.surgery.fingerprint import base_parameters
 from visionpeft.surgery.ledger import known_to
 from visionpeft.surgery.mount import adapters, hosts
+from visionpeft.surgery.quantized import is_quantized
 from visionpeft.surgery.roles import ROLES, is_norm
 from visionpeft.surgery.slots import FactorModule
 from visionpeft.surgery.targets import Pattern, weights_of
@@ -43,6 +44,16 @@ def train_whole(modules: list[nn.Module]) -> None:
             parameter.requires_grad_(parameter.is_floating_point())
 
 
+def check_whole(modules: list[nn.Module]) -> None:
+    """Raise TargetError where a module that shall train whole holds weights in few bits."""
+    for module in modules:
+        if any(is_quantized(parameter) for parameter in module.parameters()):
+            raise TargetError(
+                f"a {type(module).__name__} that shall train whole holds weights in few bits, which cannot train: "
+                "leave it out of quantize(targets=…), or call dequantize first"
+            )
+
+
 def train_only(model: nn.Module, patterns: Iterable[str]) -> None:
     """Freeze ``model`` but for the modules that the patterns name (``""`` is the whole model: full fine-tuning).
 
@@ -53,6 +64,7 @@ def train_only(model: nn.Module, patterns: Iterable[str]) -> None:
     for pattern, modules in chosen.items():
         if not any(True for module in modules for _ in module.parameters()):
             raise TargetError(f"{pattern!r} holds no parameter that could train")
+        check_whole(modules)
     model.requires_grad_(False)
     train_whole([module for modules in chosen.values() for module in modules])
 
