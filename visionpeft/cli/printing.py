@@ -30,9 +30,11 @@ def console() -> Console:
 
 def print_result(result: RunResult) -> None:
     """The table of a run (controls, adapted, what was compared) and the paths of what it made."""
-    from visionpeft.runs.kinds import figure_named
+    from visionpeft.recipe import load_recipe
+    from visionpeft.runs.folder import RECIPE
+    from visionpeft.runs.kinds import kind_of
 
-    figure = figure_named(result.metric)
+    figure = kind_of(load_recipe(result.folder / RECIPE)).figure
     title = f"{result.folder.name}: {figure.title} on the test split"
     table = Table(title=title, title_justify="left", show_edge=False)
     compared = any(row.gain is not None for row in result.rows)
