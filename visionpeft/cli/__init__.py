@@ -10,6 +10,7 @@ from visionpeft.cli import (  # noqa: F401 - each registers its commands
     machine,
     models,
     predicting,
+    sampling,
     training,
 )
 from visionpeft.cli.app import app
