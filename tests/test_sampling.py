@@ -172,7 +172,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *w
 
 def test_the_command_writes_pictures_that_say_how_they_were_drawn(made: Path, tmp_path: Path, capsys, monkeypatch):
     (tmp_path / "prompts.txt").write_text("abc\n\n" + "x" * (LENGTH + 3) + "\n")
-    mixture = f"{made / 'style'}:0.8,half={made / 'subject'}:0.5"
+    mixture = f"{made / 'style'}:0.8,weak={made / 'subject'}:0.5"
     words = [
         made / "base",
         "--prompts",
@@ -194,7 +194,7 @@ def test_the_command_writes_pictures_that_say_how_they_were_drawn(made: Path, tm
     assert "prompts have more than" in err and "loses" in err and "UserWarning" not in err
     told = json.loads(Image.open(paths[1]).info[KEY])
     assert (told["prompt"], told["seed"], told["base"], told["steps"]) == ("abc", 6, str(made / "base"), 2)
-    assert told["adapters"]["half"] == {"path": str(made / "subject"), "strength": 0.5}
+    assert told["adapters"]["weak"] == {"path": str(made / "subject"), "strength": 0.5}
     sampler = Sampler(made / "base")
     for name, adapter in told["adapters"].items():
         sampler.add(adapter["path"], name, adapter["strength"])

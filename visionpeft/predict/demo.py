@@ -21,6 +21,7 @@ HOST = "127.0.0.1"
 _LARGEST_SEED = 2**31 - 1
 _MOST_PICTURES = 4
 _EXAMPLES = 6
+_WARNED = 20  # seconds that a warning is shown
 _CSS = ".gradio-container {max-width: 1280px !important; margin: auto} .grid-wrap img {image-rendering: auto}"
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none from the net
 
@@ -104,7 +105,7 @@ def _answering(gradio: Any, comparison: Comparison, names: list[str]) -> Any:
         progress: Any = gradio.Progress(),  # noqa: B008 - how gradio is told that there is progress to show
     ) -> tuple[list[Any], list[Any]]:
         wish = Wish(prompt or "", int(seed), int(count), int(steps), guidance, negative)
-        with warned(gradio.Warning):
+        with warned(lambda message: gradio.Warning(message, duration=_WARNED)):
             try:
                 drawn = comparison.draw(
                     wish, dict(zip(names, strengths, strict=True)), lambda done, steps: progress((done, steps))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from visionpeft.errors import OptionError, UserError, did_you_mean
 
 FORMS = {"int8": "8 bits, a scale a row", "int4": "4 bits, a scale for every 32 inputs; on a CPU a byte holds each"}
+_FOUR_BITS = getattr(torch, "int4")  # noqa: B009 - torch's stubs do not know it
 GROUP = 32
 """Inputs that share a scale in four bits."""
 
@@ -67,7 +68,7 @@ def rounded(values: Tensor, form: str) -> nn.Parameter:
         config = from_torchao.Int8WeightOnlyConfig()
     else:
         group = from_torchao.PerGroup(GROUP)
-        config = from_torchao.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=group)
+        config = from_torchao.IntxWeightOnlyConfig(weight_dtype=_FOUR_BITS, granularity=group)
     return _by(config, values)
 
 
@@ -88,7 +89,7 @@ def form_of(weight: Tensor) -> str | None:
     block: Any = tuple(getattr(weight, "block_size", ()))
     if type(weight).__name__ == "Int8Tensor" and block == (1, weight.shape[1]):
         return "int8"
-    four = getattr(weight, "target_dtype", None) is torch.int4
+    four = getattr(weight, "target_dtype", None) is _FOUR_BITS
     return "int4" if four and block == (1, GROUP) else None
 
 
@@ -102,7 +103,8 @@ def _by(config: Any, values: Tensor) -> nn.Parameter:
     layer = nn.Linear(values.shape[1], values.shape[0], bias=False, device="meta")
     layer.weight = nn.Parameter(values.detach().clone(), requires_grad=False)
     _torchao().quantize_(layer, config)
-    return layer.weight.requires_grad_(False)
+    layer.weight.requires_grad_(False)
+    return layer.weight
 
 
 def _torchao() -> Any:
