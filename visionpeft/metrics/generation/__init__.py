@@ -6,7 +6,13 @@ from visionpeft.metrics.generation.colour import RECOLOURINGS, recolour
 from visionpeft.metrics.generation.content import ConceptFinder, own_concept
 from visionpeft.metrics.generation.distances import fid, fid_floor, kid
 from visionpeft.metrics.generation.novelty import CopyDetector, copied, diversity
-from visionpeft.metrics.generation.space import FeatureSpace, efficientnet_features, layout_features, stroke_features
+from visionpeft.metrics.generation.space import (
+    FeatureSpace,
+    Thumbnails,
+    efficientnet_features,
+    layout_features,
+    stroke_features,
+)
 from visionpeft.metrics.generation.style import StyleJudge, Verdicts
 
 __all__ = [
@@ -15,6 +21,7 @@ __all__ = [
     "CopyDetector",
     "FeatureSpace",
     "StyleJudge",
+    "Thumbnails",
     "Verdicts",
     "copied",
     "diversity",

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from visionpeft.errors import OptionError
-from visionpeft.metrics.generation.space import FeatureSpace, layout_features
+from visionpeft.metrics.generation.space import FeatureSpace, Thumbnails
 
 FALSE_ALARMS = 0.02
 """Share of real pictures, none of them trained on, that may count as copies: some pictures simply look alike."""
@@ -36,8 +36,11 @@ def diversity(features: Tensor) -> float:
 class CopyDetector:
     """Finds pictures nearer to a training picture than real pictures that were never trained on are.
 
+    Measured by :class:`Thumbnails` it finds softened, noisy, recoloured and slightly shifted copies; none that is moved
+    by more than a pixel of 64, turned or mirrored.
+
     Attributes:
-        space: of the comparison; keeps where things are, so that a motif drawn anew is no copy.
+        space: of the comparison.
         train: ``(T, D)`` unit vectors of the training pictures.
         reach: ``1 − cosine`` up to which a picture counts as a copy.
     """
@@ -61,11 +64,11 @@ class CopyDetector:
             train: uint8 ``(T, 3, H, W)`` pictures trained on.
             unseen: uint8 ``(U, 3, H, W)`` real pictures of the same style, none of them trained on.
             false_alarms: 0 … 0.5.
-            space: default :func:`layout_features`.
+            space: default :class:`Thumbnails`.
         """
         if not 0 <= false_alarms <= 0.5:
             raise OptionError(f"false_alarms must lie in 0 … 0.5, found {false_alarms}")
-        space = space or layout_features()
+        space = space or Thumbnails()
         known = F.normalize(space(train).double().cpu(), dim=1)
         return cls(space, known, _nearest(space, unseen, known).quantile(false_alarms).item())
 

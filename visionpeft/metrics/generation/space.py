@@ -60,6 +60,26 @@ class EfficientNetSpace:
         return (2 * scaled - 1).contiguous(memory_format=torch.channels_last)
 
 
+@dataclass(frozen=True)
+class Thumbnails:
+    """Colourless pictures of ``cells × cells``, less their mean: the cosine of two is the correlation of the pictures.
+
+    Sees no small changes (softening, noise, other colours, a shift by a pixel of 64) and no others' alikeness, as a
+    network does that takes two drawings of one motif for nearly the same.
+    """
+
+    cells: int = 12
+
+    @property
+    def name(self) -> str:
+        return f"thumbnails without colour, {self.cells}×{self.cells}"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        check_pictures(images)
+        small = F.interpolate(toned(images), (self.cells, self.cells), mode="area").flatten(1)
+        return small - small.mean(1, keepdim=True)
+
+
 def efficientnet_features(size: int = 128) -> FeatureSpace:
     """The 1280 pooled features before the classifier: for distances between sets, diversity and copies."""
     _check_size(size)
