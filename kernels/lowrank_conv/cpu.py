@@ -2,7 +2,8 @@
 
 Forward runs the layer once with ``W + s·mixer·bank`` and forgets that weight; backward builds it again for the input
 gradient. A dense gradient of the weight is never needed: the gradients of the factors come from convolutions with
-their R filters only, unless the layer is so narrow that the dense one is cheaper.
+their R filters only, unless the layer is so narrow that the dense one is cheaper. Where the map is smaller than the
+weight, the change runs ``beside`` the frozen convolution instead.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from visionpeft.kernels.conv_onednn.cpu import convolution, input_gradient
 from visionpeft.kernels.conv_onednn.geometry import ConvGeometry
 from visionpeft.kernels.eager.guard import ordinary_precision
+from visionpeft.kernels.lowrank_conv.beside import beside, pays
 from visionpeft.kernels.lowrank_conv.factors import Factors, factor_gradients
 from visionpeft.kernels.recompute.cpu import Recipe, source_of
 from visionpeft.kernels.recompute.saving import keep, kept
@@ -50,11 +52,14 @@ def lowrank_conv(
     """
     if x.dim() == geometry.axes + 1:
         return lowrank_conv(x[None], weight, bias, mixer, bank, geometry, scale)[0]
+    factors = Factors(mixer, bank, geometry, scale)
     base_trains = weight.requires_grad or (bias is not None and bias.requires_grad)
     if base_trains or x.dtype in (torch.float16, torch.bfloat16):
-        return _sum_of_two(x, weight, bias, Factors(mixer, bank, geometry, scale))
+        return _sum_of_two(x, weight, bias, factors)
     recipes = source_of(x), source_of(mixer), source_of(bank)
-    return _LowRankConv.apply(x, weight, bias, mixer, bank, geometry, scale, recipes)
+    if pays(x, factors):
+        return beside(x, weight, bias, factors, recipes)
+    return _LowRankConv.apply(x, weight, bias, *factors, recipes)
 
 
 class _LowRankConv(torch.autograd.Function):

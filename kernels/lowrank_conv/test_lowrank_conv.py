@@ -78,7 +78,9 @@ def test_depthwise_and_rectangular(groups, out):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("walk", [(2, 2, 1, 1, False, 2, 3), (2, 2, 1, 1, True, 2, 3)], ids=str)
+@pytest.mark.parametrize(
+    "walk", [(2, 2, 1, 1, False, 1, 3), (2, 2, 1, 1, False, 2, 3), (2, 2, 1, 1, True, 2, 3)], ids=str
+)
 @pytest.mark.parametrize("trains", [(0,), (3,), (4,), (0, 3), (3, 4)])
 def test_only_the_gradients_asked_for(walk, trains):
     def only() -> list:
@@ -86,6 +88,17 @@ def test_only_the_gradients_asked_for(walk, trains):
         return [a.detach().requires_grad_(i in trains) if isinstance(a, Tensor) else a for i, a in enumerate(args)]
 
     for a, b in zip(results(lowrank_conv, only()), results(reference.lowrank_conv, only()), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_small_maps_have_the_change_beside():
+    walk = (2, 1, 1, 1, False, 1, 3)
+    wide, narrow = case(walk, 30), case(walk, 9)
+    assert [type(lowrank_conv(*args).grad_fn).__name__ for args in (wide, narrow)] == [
+        "_BesideBackward",
+        "_LowRankConvBackward",
+    ]
+    for a, b in zip(results(lowrank_conv, wide), results(reference.lowrank_conv, wide), strict=True):
         torch.testing.assert_close(a, b)
 
 

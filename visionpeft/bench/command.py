@@ -14,7 +14,7 @@ from visionpeft.errors import UserError
 from visionpeft.files import atomic_write
 
 DESCRIPTION = """\
-Time a training step with every method on every Linear and convolution of five networks: CPU seconds
+Time a training step with every method on every Linear and convolution of six networks: CPU seconds
 relative to full fine-tuning and to the frozen floor, bytes kept for backward, merge time, file size.
 clip-vit-b-16@CLASSES is a few-shot CLIP adapted on q, k and v of both towers, against CLIP-LoRA's attention.
 Contestants take turns in one process; other load on the machine shows, so use an idle one.

@@ -77,12 +77,49 @@ def _clip(classes: int) -> nn.Module:
     return ClipClassifier(clip, tokens)
 
 
+class Denoising(nn.Module):
+    """A conditional U-Net as a function of latents alone; time and text are always the same.
+
+    Args:
+        unet: a ``UNet2DConditionModel``.
+        text: ``(B, tokens, width)``.
+    """
+
+    def __init__(self, unet: nn.Module, text: Tensor) -> None:
+        super().__init__()
+        self.unet = unet
+        self.register_buffer("text", text, persistent=False)
+        self.register_buffer("time", torch.arange(len(text)) * 100, persistent=False)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.unet(latents, self.time, self.text).sample
+
+
+def _denoiser(size: int) -> nn.Module:
+    """Stable Diffusion's U-Net, of about 10 million weights, with 16 tokens of text of width 384."""
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel(
+        sample_size=size,
+        block_out_channels=(64, 128, 192),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=384,
+    )
+    return Denoising(unet, torch.randn(4, 16, 384))
+
+
 NETS = {
     "vit-tiny": Net(_vit("vit_tiny_patch16_224"), batch=8, channels=3, axes=2, size=96, divisor=16),
     "unet-2d": Net(_unet, batch=4, channels=1, axes=2, size=256, divisor=16),
     "segresnet-3d": Net(_segresnet, batch=1, channels=1, axes=3, size=32, divisor=8),
     "dynunet-3d": Net(_dynunet, batch=1, channels=1, axes=3, size=32, divisor=16),
     "vit-small": Net(_vit("vit_small_patch16_224"), batch=4, channels=3, axes=2, size=224, divisor=16),
+    "diffusion-unet": Net(
+        *(_denoiser, 4, 4, 2, 16, 4),
+        others=("HF PEFT lora in diffusers", "LyCORIS locon"),
+    ),
     "clip-vit-b-16": Net(
         *(_clip, 4, 3, 2, 100, 1),
         extent=224,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,6 +42,17 @@ def _peft(kinds: tuple[type[nn.Module], ...], model: nn.Module, rank: int) -> Pr
     return wrapped, wrapped.merge_adapter, lambda folder: wrapped.save_pretrained(str(folder))
 
 
+def _diffusers(model: nn.Module, rank: int) -> Prepared:
+    """HF PEFT as diffusers' own training scripts use it, which is what its pipelines load."""
+    import peft
+
+    unet: Any = model.unet
+    targets = [name for name, module in unet.named_modules() if isinstance(module, LAYERS)]
+    model.requires_grad_(False)
+    unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
+    return model, unet.fuse_lora, lambda folder: unet.save_lora_adapter(str(folder))
+
+
 def _lycoris(model: nn.Module, rank: int) -> Prepared:
     import logging
 
@@ -67,6 +79,7 @@ def _with_dropout(model: nn.Module, rank: int) -> Prepared:
 
 PACKAGES = {
     "HF PEFT lora": Package("peft", partial(_peft, LAYERS)),
+    "HF PEFT lora in diffusers": Package("peft", _diffusers),
     "LyCORIS locon": Package("lycoris", _lycoris),
     "lora, dropout .25": Package("visionpeft", _with_dropout),
     "CLIP-LoRA": Package("visionpeft", partial(_clip_lora, 0.0)),

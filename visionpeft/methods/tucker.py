@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from visionpeft.algebra.factor import Factor, normal, zeros
@@ -90,12 +89,23 @@ class FLoRA(Method):
         return site.mix(site.bank(reduced, core), f["out"])
 
     def s_core(self, site: Site, f: Factors, sides: Sequence[str | None]) -> Tensor:
-        """``s·core`` multiplied along each axis by the factor named there; None, or a side left whole, is skipped."""
-        tensor = self.scale * f["core"]
-        for axis, name in enumerate(sides):
+        """``s·core`` multiplied along each axis by the factor named there; None, or a side left whole, is skipped.
+
+        The short kernel axes come first, so that all but the last products are tiny.
+        """
+        tensor = f["core"] if self.scale == 1 else self.scale * f["core"]
+        for axis, name in reversed([*enumerate(sides)]):
             if name is not None and name in f:
-                tensor = torch.movedim(torch.tensordot(tensor, f[name], dims=([axis], [1])), -1, axis)  # pyright: ignore[reportArgumentType]
+                tensor = _along(tensor, f[name], axis)
         return tensor
+
+
+def _along(tensor: Tensor, factor: Tensor, axis: int) -> Tensor:
+    """``tensor (…, r, …)`` times ``factor (n, r)`` along one axis, by as few operations as there are."""
+    if axis == tensor.dim() - 1:
+        return tensor @ factor.t()
+    product = factor @ tensor.flatten(axis + 1)
+    return product.unflatten(-1, tensor.shape[axis + 1 :])
 
 
 def _side_names(site: Site) -> list[str]:
