@@ -1,4 +1,16 @@
-"""How good generated pictures are: distances to real ones, style, content kept, diversity, memorising."""
+"""How good generated pictures are: distances to real ones, style, content kept, diversity, memorising.
+
+What the figures say of *real* pictures comes first; ``python -m visionpeft.metrics.generation SOURCE TARGET`` measures
+it on concepts that nothing was learnt from. ``emoji-google emoji-ink``, 300 concepts to learn from, 266 to measure on:
+
+- style: .966 of the ink pictures are found in style, .023 of the others. In each other's colours, by ways that the
+  judge has not learnt (duotone, moments, nearest), .95 – .97 and .02 – .03; by those it has (gradient, histogram),
+  .94 – .96 and .07 – .13: these reduce many a picture to ink and paper, which is half of the style.
+- own concept, the ceiling of generated pictures: .929 at once, .985 among the nearest five (guessing: .004, .019).
+- FID of 133 real ink pictures to the other 133 is 257, of google to ink 508: with so few it is read against its floor.
+- copies of 34 training pictures: all are found when softened or in other colours, .94 when moved by a pixel; .015 of new
+  pictures are taken for copies.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("source", help="card of the source's style, as emoji-google")
     parser.add_argument("target", help="card of the target's style, as emoji-ink")
     parser.add_argument("--train", type=int, default=300, help="pictures of each style to learn from")
-    parser.add_argument("--shots", type=int, default=32, help="training pictures that could be copied")
+    parser.add_argument("--shots", type=int, default=32, help="about so many training pictures are copied")
     chosen = parser.parse_args()
     source, target = open_pictures(chosen.source), open_pictures(chosen.target)
     for line in figures(source, target, chosen.train, chosen.shots):

@@ -52,7 +52,7 @@ class StyleJudge:
 
     @classmethod
     def fit(cls, source: Tensor, target: Tensor, seed: int = 0, *, space: FeatureSpace | None = None) -> StyleJudge:
-        """Learn both styles from real pictures: about 12 s for 300 of each.
+        """Learn both styles from real pictures: half a minute of CPU time for 300 of each.
 
         Args:
             source: uint8 ``(N, 3, H, W)`` in the source's style.
