@@ -87,7 +87,7 @@ class PictureData(CardData[PictureTable]):
         self.seed, self.batch_size, self.workers, self.cache = seed, batch_size, workers, cache
         self._rule = _FLIP if augment == "flip" else None
         self._caption = _template(caption)
-        self._source = None if source is None else pictures_card(source)
+        self.source_card = None if source is None else pictures_card(source)
         self._all, self._class = train_on == "all", tell == "class"
 
     def choose(self) -> tuple[PictureTable, Split]:
@@ -119,7 +119,7 @@ class PictureData(CardData[PictureTable]):
     @cached_property
     def source(self) -> PictureTable | None:
         """The same concepts in the source's style, if the run names it."""
-        return None if self._source is None else open_pictures(self._source, self.cache)
+        return None if self.source_card is None else open_pictures(self.source_card, self.cache)
 
     @property
     def captions(self) -> tuple[str, ...]:

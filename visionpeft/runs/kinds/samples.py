@@ -51,7 +51,7 @@ def _across_styles(data: PictureData, drawn: Tensor, positions: list[int]) -> di
     assert data.source is not None, "asked for"
     shown = [data.table.concepts[n] for n in positions]
     ranks = _finder(data.source, tuple(data.table.concepts[n] for n in data.split.test)).ranks(drawn, shown)
-    style = _judge(data.source, data).in_style(drawn)
+    style = _judge(data).in_style(drawn)
     return {
         "in the target's style": style.double().mean().item(),
         "own concept: first": (ranks < 1).double().mean().item(),
@@ -59,14 +59,19 @@ def _across_styles(data: PictureData, drawn: Tensor, positions: list[int]) -> di
     }
 
 
-@lru_cache(maxsize=2)
-def _judge(source: PictureTable, data: PictureData) -> StyleJudge:
-    """Learns from the train parts of both styles, whose concepts are the same."""
-    target = data.table
-    return StyleJudge.fit(*(pictures_at(table, table.indices("train")) for table in (source, target)))
+_judges: dict[tuple[str, str], StyleJudge] = {}
 
 
-@lru_cache(maxsize=2)
+def _judge(data: PictureData) -> StyleJudge:
+    """Learns from the train parts of both styles, whose concepts are the same; once, whatever the seed of a run."""
+    assert data.source is not None and data.source_card is not None, "asked for"
+    key = data.source_card.model_dump_json(), data.card.model_dump_json()
+    if key not in _judges:
+        _judges[key] = StyleJudge.fit(*(pictures_at(t, t.indices("train")) for t in (data.source, data.table)))
+    return _judges[key]
+
+
+@lru_cache(maxsize=4)
 def _finder(source: PictureTable, concepts: tuple[str, ...]) -> ConceptFinder:
     """The source's pictures of the concepts that are tested."""
     positions = [place for place, concept in enumerate(source.concepts) if concept in set(concepts)]
