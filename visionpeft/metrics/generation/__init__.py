@@ -8,8 +8,8 @@ it on concepts that nothing was learnt from. ``emoji-google emoji-ink``, 300 con
   .94 – .96 and .07 – .13: these reduce many a picture to ink and paper, which is half of the style.
 - own concept, the ceiling of generated pictures: .929 at once, .985 among the nearest five (guessing: .004, .019).
 - FID of 133 real ink pictures to the other 133 is 257, of google to ink 508: with so few it is read against its floor.
-- copies of 34 training pictures: all are found when softened or in other colours, .94 when moved by a pixel; .015 of new
-  pictures are taken for copies.
+- copies of 34 training pictures: all are found when softened or in other colours, .94 when moved by a pixel; .015 of
+  new pictures are taken for copies.
 """
 
 from __future__ import annotations
