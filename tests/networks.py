@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_leaves
 from visionpeft.backbones import Backbone, load
 
 _TEXT = {"context_length": 8, "vocab_size": 50, "width": 24, "heads": 2, "layers": 2}
+_HEADS = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2}
+_TEXTS = {"joint_attention_dim": 12, "pooled_projection_dim": 10}
 
 SMALL: dict[str, dict[str, Any]] = {
     "timm/vit_tiny_patch16_224": {"image_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3},
@@ -60,8 +62,51 @@ SMALL: dict[str, dict[str, Any]] = {
         "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
         "layers_per_block": 1,
     },
+    "diffusers/UNet2DModel": {
+        "image_size": 16,
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "norm_num_groups": 4,
+        "attention_head_dim": 4,
+        "layers_per_block": 1,
+    },
+    "diffusers/AutoencoderKL": {
+        "image_size": 16,
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "norm_num_groups": 4,
+        "layers_per_block": 1,
+    },
+    "diffusers/DiTTransformer2DModel": {**_HEADS, "image_size": 8},
+    "diffusers/PixArtTransformer2DModel": {
+        **_HEADS,
+        "image_size": 8,
+        "cross_attention_dim": 16,
+        "caption_channels": 12,
+    },
+    "diffusers/SD3Transformer2DModel": {
+        **_HEADS,
+        **_TEXTS,
+        "image_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "caption_projection_dim": 16,
+        "pos_embed_max_size": 8,
+    },
+    "diffusers/FluxTransformer2DModel": {
+        **_HEADS,
+        **_TEXTS,
+        "image_size": 8,
+        "in_channels": 16,
+        "num_single_layers": 2,
+        "axes_dims_rope": (2, 2, 4),
+    },
 }
 """Network → options that make it small. Without options the names are the networks as published."""
+
+_NO_BATCH = ("img_ids", "txt_ids")  # places of tokens, the same for a whole batch
 
 
 def on_meta(name: str) -> Backbone:
@@ -81,7 +126,9 @@ def small(name: str) -> tuple[nn.Module, Any]:
 
 def _random_like(example: Any) -> Any:
     if isinstance(example, dict):
-        return {key: _random_like(value) for key, value in example.items()}
+        return {key: value if key in _NO_BATCH else _random_like(value) for key, value in example.items()}
+    if example is None:
+        return None
     stream, shape = torch.Generator().manual_seed(1), (2, *example.shape[1:])
     if example.is_floating_point():
         return torch.randn(shape, generator=stream)

@@ -16,7 +16,12 @@ from visionpeft.surgery.roles import ROLES
 from visionpeft.surgery.targets import resolve, resolve_blocks, weights_of
 
 BIG = {"diffusers/UNet2DConditionModel", "open_clip/ViT-B-32", "monai/SwinUNETR"}
-published = pytest.mark.parametrize("name", SMALL)
+DEEP = {f"diffusers/{name}Transformer2DModel" for name in ("DiT", "PixArt", "SD3", "Flux")}  # hundreds of weights
+IDLE = {"diffusers/SD3Transformer2DModel": ("transformer_blocks.1.attn.add_q_proj.",)}
+"""Weights that are called for nothing: the last block asks for its text, whose answer no one reads."""
+published = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else []) for name in SMALL]
+)
 families = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in BIG else []) for name in SMALL]
 )
@@ -62,7 +67,8 @@ def test_every_weight_acts_and_merges_exactly(name: str):
             effect = distance(y, without)
             assert effect > 1e-3 * without.square().mean().sqrt()
             assert distance(y, folded) <= 1e-5 * effect, f"training = {training}"
-    assert without_gradient(model.eval(), example) == []
+    idle = IDLE.get(name, ())
+    assert [key for key in without_gradient(model.eval(), example) if not key.startswith(idle)] == []
 
 
 def stirred(model: nn.Module) -> None:
@@ -124,6 +130,22 @@ ROLE_COUNTS = {
     "monai/SegResNet": (0, 0, 0, 0, 0, 1 + 2 + 2 + 4 + 3, 0, 1),
     "monai/DynUNet": (0, 0, 0, 0, 0, 5 + 4, 0, 1),
     "diffusers/UNet2DConditionModel": (2 * 16 * 3, 2 * 16 * 2, 2 * 16, 16, 16, 16 + 8 + 2 + 12, 0, 1),
+    "diffusers/UNet2DModel": (16 * 3, 16 * 2, 16, 0, 0, 8 + 2 + 12, 0, 1),
+    "diffusers/AutoencoderKL": (2 * 3, 2 * 2, 2, 0, 0, 8 + 2 + 2 + 12, 0, 1),
+    "diffusers/DiTTransformer2DModel": (28 * 3, 28 * 2, 28, 28, 28, 28, 1, 1),
+    "diffusers/PixArtTransformer2DModel": (2 * 28 * 3, 2 * 28 * 2, 2 * 28, 28, 28, 28, 1, 1),
+    # The last block has no use for the text after its attention.
+    "diffusers/SD3Transformer2DModel": (2 * 24 * 3, 2 * 24 * 2, 24 + 23, 24 + 23, 24 + 23, 24, 1, 1),
+    "diffusers/FluxTransformer2DModel": (
+        (2 * 19 + 38) * 3,
+        (2 * 19 + 38) * 2,
+        2 * 19,
+        2 * 19 + 38,
+        2 * 19 + 38,
+        57,
+        1,
+        1,
+    ),
 }
 KERNELS = ("conv.1x1", "conv.3x3", "conv.depthwise")
 CONV_COUNTS = {

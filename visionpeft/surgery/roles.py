@@ -55,15 +55,20 @@ def _cuts_patches(w: Weight) -> bool:
 
 _qkv = _named(
     r"qkv|to_qkv|c_attn|in_proj|to_[qkv]|add_[qkv]_proj|[qkv]_proj|query|key|value|kv|to_kv|"
-    r"attn\w*\.[qkv]|q_proj_weight|k_proj_weight|v_proj_weight"
+    r"(attn\w*|SelfAttention|EncDecAttention)\.[qkv]|q_proj_weight|k_proj_weight|v_proj_weight"
 )
-_patches = _named(r"\w*patch_embed\w*\.(proj|projection)|\w*patch_embeddings?(\.\d+)?|patch_embedding\.\w+")
-_stem = _named(r"visual\.conv1|conv_proj|stem\.0")
-_up = _named(r"fc1|fc1_[gx]|c_fc|linear1|net\.0\.proj|up_proj|gate_proj|mlp\.0|intermediate\.dense|w1|w3|w12")
-_down = _named(r"fc2|mlp\.c_proj|linear2|net\.2|down_proj|mlp\.[23]|output\.dense|w2|w3")
+_patches = _named(r"\w*patch_embed\w*\.(proj|projection)|\w*patch_embeddings?(\.\d+)?|patch_embedding\.\w+|x_embedder")
+_stem = _named(r"visual\.conv1|conv_proj|stem\.0|pos_embed\.proj")
+_up = _named(
+    r"fc1|fc1_[gx]|c_fc|linear1|net\.0\.proj|up_proj|gate_proj|mlp\.0|intermediate\.dense|w1|w3|w12|proj_mlp|wi(_[01])?"
+)
+_down = _named(
+    r"fc2|mlp\.c_proj|linear2|net\.2|down_proj|mlp\.[23]|output\.dense|w2|w3|wo|"
+    r"single_transformer_blocks\.\d+\.proj_out"  # of Flux: what comes out of attention and MLP, side by side
+)
 _head = _named(  # of networks whose parts are not known as a whole
     r"(head|head_dist|fc|classifier)(\.(fc|l|head|\d+))?|heads\.head|"
-    r"out\.conv\.conv|output_block\.conv\.conv|conv_final\.\d+\.conv|conv_out",
+    r"out\.conv\.conv|output_block\.conv\.conv|conv_final\.\d+\.conv|(decoder\.)?conv_out|proj_out(_2)?",
     under=r"(?:(?:model|backbone|net|module|visual|trunk)\.)*",
 )
 
@@ -78,7 +83,7 @@ ROLES: dict[str, Rule] = {
     "attn.qkv": lambda w: _packed_attention(w) or _qkv(w),
     "attn.out": _named(
         r"(\w*attn\w*|attention)\.(proj|out_proj|to_out\.0|c_proj|proj_out|out)|out_proj|o_proj|to_out\.0|"
-        r"attention\.output\.dense"
+        r"attention\.output\.dense|to_add_out|(SelfAttention|EncDecAttention)\.o"
     ),
     # Squeeze-and-excitation uses the same names the other way round, so the shape has a say.
     "mlp.up": lambda w: _up(w) and w.site.out > w.site.inp,
