@@ -22,7 +22,7 @@ _LARGEST_SEED = 2**31 - 1
 _MOST_PICTURES = 4
 _EXAMPLES = 6
 _WARNED = 20  # seconds that a warning is shown
-_CSS = ".gradio-container {max-width: 1280px !important; margin: auto} .grid-wrap img {image-rendering: auto}"
+_CSS = ".gradio-container {width: 100% !important; max-width: 1280px !important; margin: auto}"
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none from the net
 
 
