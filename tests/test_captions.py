@@ -186,7 +186,7 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
             {"validation": {"card": "stamps", "concepts": {"bird": ["bird"], "fruit": []}}},
             r"no word for the class 'fruit'",
         ),
-        ({"collections": []}, r"collections: .*at least 1"),
+        ({"collections": []}, r"collections: .*at least one"),
         ({"pairs": {"sise": 3}}, r"unknown key 'pairs\.sise'\..*'size'"),
     ],
 )
