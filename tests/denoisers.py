@@ -98,3 +98,18 @@ def loaded(plain: nn.Module, folder: Path) -> nn.Module:
 def off(found: Tensor, wanted: Tensor, base: Tensor) -> float:
     """Largest difference as a share of the largest change that the adapter makes."""
     return ((found - wanted).abs().max() / (wanted - base).abs().max()).item()
+
+
+LAYERS = ["conv_in", "down_blocks.0.resnets.0.conv1", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"]
+
+
+def kohya(names: dict[str, str], ranks: int = 2) -> dict[str, Tensor]:
+    """LoRA of every layer: path → name in the file; alphas that differ."""
+    random, model, state = torch.Generator().manual_seed(3), unet(), {}
+    for index, (path, name) in enumerate(names.items()):
+        weight = model.get_submodule(path).weight
+        down = 0.2 * torch.randn(ranks + index, *weight.shape[1:], generator=random)
+        up = 0.2 * torch.randn(weight.shape[0], ranks + index, *[1] * (weight.dim() - 2), generator=random)
+        state |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+        state[f"{name}.alpha"] = torch.tensor(float(index + 1))
+    return state
