@@ -14,7 +14,10 @@ from tiny import finished, recipe
 from visionpeft.cli import main
 from visionpeft.recipe.yaml import dump
 
-COMMANDS = ("run", "predict", "eval", "export", "show", "methods", "recipes", "datasets", "merge", "report", "doctor")
+COMMANDS = (
+    *("run", "predict", "eval", "export", "show", "methods", "recipes", "datasets", "merge", "report", "doctor"),
+    *("sample", "demo", "convert", "formats"),
+)
 
 
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:

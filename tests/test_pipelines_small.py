@@ -96,7 +96,7 @@ def test_how_pictures_are_prepared_is_known_without_weights(name: str):
         ({"vae": "run:vae"}, AdapterFileError, "the source model 'vae' has not been trained here"),
         ({"vae": "nowhere"}, AdapterFileError, r"nowhere/config\.json is missing"),
         ({"attention_heads_dim": 8}, OptionError, "has no option 'attention_heads_dim'.*'attention_head_dim'"),
-        ({"prediction_type": "v"}, OptionError, "prediction_type = 'v'.*'v_prediction'"),
+        ({"prediction_type": "v"}, OptionError, "prediction_type = 'v'.*v_prediction"),
         ({"prediction_type": "epsilon"}, OptionError, "zero_terminal_snr"),
         ({"name": "small-dit", "labels": ["a,b"]}, OptionError, "'a,b' holds a comma"),
     ],

@@ -42,8 +42,8 @@ def figures(source: PictureTable, target: PictureTable, train: int, shots: int) 
     learnt = [learnt[place] for place in spread]
     seen, new = ([_of(table, names) for table in (source, target)] for names in (learnt, tested))
     yield f"{len(learnt)} concepts to learn from, {len(tested)} others to measure on"
-    yield from _style(StyleJudge.fit(*seen), *new)
-    yield from _content(*new, tested)
+    yield from _style(StyleJudge.fit(seen[0], seen[1]), *new)
+    yield from _content(new[0], new[1], tested)
     yield from _distances(*new)
     yield from _copies(seen[1], new[1], shots)
 

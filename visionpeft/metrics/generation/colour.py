@@ -73,7 +73,8 @@ def _nearest(picture: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
     pixels = palette.reshape(-1, 3)
     count = min(_COLOURS, len(np.unique(pixels, axis=0)))
-    colours = KMeans(count, n_init=1, random_state=0).fit(pixels).cluster_centers_
+    means = KMeans(count, n_init=1, random_state=0)  # pyright: ignore[reportArgumentType] (a number is right)
+    colours = means.fit(pixels).cluster_centers_
     return colours[np.square(picture[..., None, :] - colours).sum(-1).argmin(-1)]
 
 

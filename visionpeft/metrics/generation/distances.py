@@ -42,7 +42,7 @@ def kid(
     scale = real.shape[1]
     kernels = [(a @ b.T / scale + 1) ** degree for a, b in ((real, real), (fake, fake), (real, fake))]
     everything = torch.ones(1, len(real)).double(), torch.ones(1, len(fake)).double()
-    value = _mmd(*kernels, *everything)[0]
+    value = _mmd(*kernels, *everything)[0]  # pyright: ignore[reportCallIssue] (three kernels, two sets)
     generator = torch.Generator().manual_seed(seed)
     halves = _mmd(*kernels, *(_halves(len(part), draws, generator) for part in (real, fake)))
     ends = torch.quantile(halves - halves.mean(), torch.tensor([(1 - level) / 2, (1 + level) / 2]).double())

@@ -67,7 +67,8 @@ def _judge(data: PictureData) -> StyleJudge:
     assert data.source is not None and data.source_card is not None, "asked for"
     key = data.source_card.model_dump_json(), data.card.model_dump_json()
     if key not in _judges:
-        _judges[key] = StyleJudge.fit(*(pictures_at(t, t.indices("train")) for t in (data.source, data.table)))
+        source, target = (pictures_at(t, t.indices("train").tolist()) for t in (data.source, data.table))
+        _judges[key] = StyleJudge.fit(source, target)
     return _judges[key]
 
 
