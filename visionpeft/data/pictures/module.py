@@ -99,7 +99,8 @@ class PictureData(CardData[PictureTable]):
                 "text for all pictures"
             )
         train, val, test = (tuple(self._draw(table, part).tolist()) for part in self._most)
-        return table, Split(self.card.name, self.seed, None, train, val, test)
+        # Of a subject's few pictures all are trained on, and looked at again.
+        return table, Split(self.card.name, self.seed, None, train, val or train, test or train)
 
     def _draw(self, table: PictureTable, part: str) -> np.ndarray:
         everything = np.arange(len(table))
