@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from visionpeft.data.captions.cards import CaptionsCard
 from visionpeft.data.captions.concepts import Concepts, stems
 from visionpeft.data.captions.pair import Pair
 from visionpeft.data.captions.readers import read_pairs
 from visionpeft.data.cards import load_card
+from visionpeft.data.extent import UNREADABLE, pixels
 from visionpeft.data.fetch import once, stage
 from visionpeft.data.open import open_card
 from visionpeft.data.tables import ImageTable
@@ -130,7 +130,7 @@ class _Rules:
         for part, concepts in self._unseen.items():
             if concepts.mentioned(pair.about):
                 return f"mentions a concept of the {part} classes"
-        if _pixels(pair.image) > MAX_PIXELS:
+        if pixels(pair.image) > MAX_PIXELS:
             return "picture too large"
         picture = _mark(pair.image)
         if reason := self._pictures.get(picture):
@@ -156,7 +156,7 @@ def fitted(path: Path, size: int) -> np.ndarray:
     try:
         with Image.open(path) as opened:
             picture = opened.convert("RGBA")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read the image {path}: {error}") from error
     ratio = size / max(picture.size)
     shape = (max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio)))
@@ -164,22 +164,6 @@ def fitted(path: Path, size: int) -> np.ndarray:
     square = Image.new("RGBA", (size, size), "white")
     square.alpha_composite(picture, ((size - shape[0]) // 2, (size - shape[1]) // 2))
     return np.asarray(square.convert("RGB"))
-
-
-_UNREADABLE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError)
-
-
-def _pixels(path: Path) -> int:
-    """Width times height by the file's header."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                return picture.width * picture.height
-    except Image.DecompressionBombError:
-        return MAX_PIXELS + 1
-    except _UNREADABLE as error:
-        raise DataError(f"cannot read the image {path}: {error}") from error
 
 
 def _staged(card: CaptionsCard, cache: Path | None) -> Iterator[Pair]:

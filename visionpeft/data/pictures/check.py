@@ -9,8 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 from visionpeft.data.check import Findings, few
+from visionpeft.data.extent import UNREADABLE
 from visionpeft.data.pictures.cards import PicturesCard
-from visionpeft.data.pictures.decode import UNREADABLE, square
+from visionpeft.data.pictures.decode import square
 from visionpeft.data.pictures.found import Found
 from visionpeft.data.pictures.open import open_pictures, read_pictures
 from visionpeft.data.pictures.table import PictureTable

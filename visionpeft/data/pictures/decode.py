@@ -6,13 +6,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from visionpeft.data.extent import UNREADABLE, pixels
 from visionpeft.data.pictures.cards import PictureRule
 from visionpeft.data.tables import MAX_PIXELS, eight_bits
 from visionpeft.errors import DataError
 
-UNREADABLE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError)
 """What Pillow raises for files that are missing, damaged or no images."""
 
 
@@ -38,23 +38,6 @@ def square(path: Path, rule: PictureRule) -> np.ndarray:
     shaped = fit(picture, (rule.size, rule.size), Image.Resampling.BICUBIC)  # Pillow's averages where it shrinks
     white = Image.new("RGBA", shaped.size, "white")
     return np.asarray(Image.alpha_composite(white, shaped).convert("RGB"))
-
-
-def pixels(path: Path) -> int:
-    """Width times height by the file's header.
-
-    Raises:
-        DataError: the file is missing, or no image.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                return picture.width * picture.height
-    except Image.DecompressionBombError:
-        return MAX_PIXELS + 1
-    except UNREADABLE as error:
-        raise DataError(f"cannot read the image {path}: {error}") from error
 
 
 def _rgba(picture: Image.Image) -> Image.Image:

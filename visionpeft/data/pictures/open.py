@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.progress import track
 
 from visionpeft.data.cards import cards, folder_of_pictures, load_card
+from visionpeft.data.extent import pixels
 from visionpeft.data.fetch import once, stage
 from visionpeft.data.pictures.cards import PicturesCard
-from visionpeft.data.pictures.decode import pixels, square
+from visionpeft.data.pictures.decode import square
 from visionpeft.data.pictures.emoji import emoji
 from visionpeft.data.pictures.folder import folder
 from visionpeft.data.pictures.found import Found
