@@ -21,7 +21,10 @@ GROUP = 32
 
 def is_quantized(weight: Tensor | None) -> bool:
     """Whether a weight is one of torchao's tensors."""
-    return weight is not None and type(weight).__module__.startswith("torchao.")
+    # The plain kinds first: torch.compile and torch.export can compare types, but not read a class's module.
+    if weight is None or type(weight) in (Tensor, nn.Parameter):
+        return False
+    return type(weight).__module__.startswith("torchao.")
 
 
 def in_full(weight: Tensor) -> Tensor:
