@@ -70,8 +70,8 @@ class _Activate(torch.autograd.Function):
     def forward(ctx: Any, kind: _Activation, x: Tensor, inplace: bool, recipe: Recipe) -> Tensor:
         ctx.set_materialize_grads(False)
         keep(ctx, recipe)
-        ctx.kind = kind
-        ctx.remake = Recipe(_made_again, (), (kind, ctx.recipes))
+        ctx.kind, ctx.left = kind, []
+        ctx.remake = Recipe(_made_again, (), (kind, ctx.recipes, ctx.left))
         if inplace:
             ctx.mark_dirty(x)
         return kind.of(x, inplace)
@@ -81,13 +81,18 @@ class _Activate(torch.autograd.Function):
     def backward(ctx: Any, gy: Tensor | None) -> tuple[None, Tensor | None, None, None]:
         if gy is None:
             return None, None, None, None
-        (x,) = kept(ctx)
+        x = ctx.left.pop() if ctx.left else kept(ctx)[0]
         with ordinary_precision(gy):
             return None, ctx.kind.gradient(gy, x, *ctx.kind.options), None, None
 
 
 def _made_again(*arguments: Any) -> Tensor:
-    """The output, from what was kept and the recipe of it."""
-    *saved, kind, recipes = arguments
+    """The output, from what was kept and the recipe of it.
+
+    Whoever asks is the layer behind, whose backward pass runs just before the activation's own: the input is left for
+    that, so that the norm in front is not made twice.
+    """
+    *saved, kind, recipes, left = arguments
     (x,) = made_again(recipes, tuple(saved))
+    left[:] = [x]
     return kind.of(x)

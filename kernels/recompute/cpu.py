@@ -8,7 +8,6 @@ layer. Some of torch's operations tell all that it takes by what they hold; the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +17,7 @@ from visionpeft.kernels.eager.guard import saved_by_torch_hooks, usable
 from visionpeft.kernels.recompute.layer_norm import epsilon_of, layer_norm
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """``function(*tensors, *rest)`` is the activation. ``tensors`` are kept by autograd anyway (or are parameters)."""
 
     function: Callable[..., Tensor]
@@ -60,16 +58,22 @@ _SOURCES = {
 }
 
 
+FEWEST = 2**14
+"""Numbers of a tensor that is worth a label: making a smaller one again takes longer than it is worth in bytes."""
+
+
 def made_by(
     y: Tensor, function: Callable[..., Tensor], tensors: tuple[Tensor, ...], rest: tuple[Any, ...] = ()
 ) -> Tensor:
     """``y``, labelled with how it was made; :func:`source_of` reads the label.
 
     For a cheap function of parameters and buffers, which are there anyway: whoever needs ``y`` in backward keeps
-    those. A copy or view of ``y`` has no label, and neither does a label count once ``y`` or what it was made from has
-    been changed in place.
+    those. A tensor of less than :data:`FEWEST` numbers gets no label. A copy or view of ``y`` has none, and neither
+    does a label count once ``y`` or what it was made from has been changed in place.
     """
-    if usable(y) and y.grad_fn is not None:  # in this order: a compiler cannot be asked for grad_fn
+    if (
+        y.numel() >= FEWEST and usable(y) and y.grad_fn is not None
+    ):  # in this order: a compiler cannot be asked for grad_fn
         recipe = Recipe(function, tensors, rest)
         y._made_by = recipe, _versions(y, recipe)  # pyright: ignore[reportAttributeAccessIssue]
     return y
@@ -115,7 +119,7 @@ def _published(node: Any, remake: Recipe) -> Recipe | None:
     """From a function of ours, which publishes its recipe over its own saved tensors."""
     if any(saved_by_torch_hooks(saved=raw) for raw in node._raw_saved_tensors):
         return None
-    return replace(remake, tensors=node.saved_tensors)
+    return Recipe(remake.function, node.saved_tensors, remake.rest)
 
 
 def _read(node: Any, source: _Source) -> Recipe | None:
@@ -133,4 +137,4 @@ def _layer_norm_recipe(node: Any) -> Recipe | None:
     x, _, rstd, weight, _ = recipe.tensors
     assert x is not None and rstd is not None
     eps = epsilon_of(x, rstd, weight, recipe.rest[0])
-    return None if eps is None else replace(recipe, rest=(*recipe.rest, eps))
+    return None if eps is None else Recipe(recipe.function, recipe.tensors, (*recipe.rest, eps))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from visionpeft.algebra.factor import Factor, normal, zeros
-from visionpeft.algebra.method import Factors, Method
+from visionpeft.algebra.method import Factors, Method, Product
 from visionpeft.algebra.site import Site
-from visionpeft.kernels.recompute.cpu import made_by  # pyright: ignore[reportMissingImports]
+from visionpeft.kernels.tucker.cpu import tucker  # pyright: ignore[reportMissingImports]
 from visionpeft.methods.registry import register
 
 
@@ -69,16 +69,11 @@ class FLoRA(Method):
         return self.s_core(site, f, _side_names(site))
 
     def split(self, site: Site, f: Factors) -> tuple[Tensor, Tensor]:
-        return f["out"], made_by(self.bank(site, f), self.made_bank, tuple(f.values()), (tuple(f), site))
+        return self.product(site, f).pair
 
-    def made_bank(self, *arguments: Any) -> Tensor:
-        """The bank, from the factors, their names and the site."""
-        *tensors, names, site = arguments
-        return self.bank(site, dict(zip(names, tensors, strict=True)))
-
-    def bank(self, site: Site, f: Factors) -> Tensor:
-        """``s·core`` with all factors but ``out``."""
-        return self.s_core(site, f, [None, *_side_names(site)[1:]])
+    def product(self, site: Site, f: Factors) -> Product:
+        inner = [f[name] for name in _side_names(site)[1:] if name in f]
+        return Product(f["out"], tucker(f["core"], inner), self.scale)
 
     def branch(self, site: Site, f: Factors, x: Tensor) -> Tensor:
         """1×1 to r_c channels, the core with its kernel factors as a convolution, 1×1 to the outputs."""

@@ -49,14 +49,15 @@ def read_weight(host: nn.Module, parameter: str) -> Tensor | None:
 
 
 def after_block(host: nn.Module, output):
-    """Add the residuals of block adapters to the (first) output."""
+    """Add the residuals of block adapters to the output, or to the one of several that is passed on."""
     bank = host._modules["adapters"]
     assert isinstance(bank, AdapterSet)
     slots = bank.live("")
     if not slots:
         return output
     if isinstance(output, tuple):
-        return (after_block(host, output[0]), *output[1:])
+        main = type(host).passes_on  # pyright: ignore[reportAttributeAccessIssue]
+        return (*output[:main], after_block(host, output[main]), *output[main + 1 :])
     total = output
     for slot in slots:
         total = total + slot.strength * _residual(slot, output)

@@ -20,6 +20,9 @@ from visionpeft.surgery.execute import after_block, read_weight, run_layer
 from visionpeft.surgery.hosts import is_called, sites_of
 from visionpeft.surgery.slots import AdapterSet, Slot
 
+_TEXT_FIRST = ("JointTransformerBlock", "FluxTransformerBlock", "FluxSingleTransformerBlock")
+"""Blocks of diffusers that put out text and pictures, in this order; elsewhere the first output is passed on."""
+
 
 def mount(module: nn.Module, name: str, piece: str, slot: Slot) -> None:
     """Put ``slot`` on ``module``; the class is swapped with the first one."""
@@ -63,7 +66,8 @@ def hosts(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def adapted_class(base: type[nn.Module], parameters: tuple[str, ...], called: bool) -> type[nn.Module]:
     """The subclass of ``base`` whose weights are read, and whose forward runs, adapted."""
     body: dict[str, Any] = {name: property(_reader(name)) for name in parameters}
-    body |= {"base_class": base, "__reduce_ex__": _reduce, "__module__": base.__module__, "__doc__": base.__doc__}
+    body |= {"base_class": base, "passes_on": int(base.__name__ in _TEXT_FIRST)}
+    body |= {"__reduce_ex__": _reduce, "__module__": base.__module__, "__doc__": base.__doc__}
     if base.forward is nn.MultiheadAttention.forward and PACKED in parameters:
         body["forward"] = _attention_forward(base)
     else:

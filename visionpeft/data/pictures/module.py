@@ -88,11 +88,11 @@ class PictureData(CardData[PictureTable]):
         self._rule = _FLIP if augment == "flip" else None
         self._caption = _template(caption)
         self.source_card = None if source is None else pictures_card(source)
-        self._all, self._class = train_on == "all", tell == "class"
+        self._all, self.tells_classes = train_on == "all", tell == "class"
 
     def choose(self) -> tuple[PictureTable, Split]:
         table = open_pictures(self.card, self.cache)
-        silent = not self._class and not any(map(any, table.texts))
+        silent = not self.tells_classes and not any(map(any, table.texts))
         if silent and "{}" in self._caption and self._caption != "{}":
             raise DataError(
                 f"data set {self.card.name!r} has no captions to fill the template {self._caption!r} with: give one "
@@ -126,7 +126,11 @@ class PictureData(CardData[PictureTable]):
     def captions(self) -> tuple[str, ...]:
         """What each picture of the table is called: its first caption, or its class, in the template."""
         table = self.table
-        own = [table.classes[label] for label in table.labels] if self._class else [texts[0] for texts in table.texts]
+        own = (
+            [table.classes[label] for label in table.labels]
+            if self.tells_classes
+            else [texts[0] for texts in table.texts]
+        )
         return tuple(" ".join(self._caption.replace("{}", text).split()) for text in own)
 
     def train_dataloader(self) -> TrainLoader:

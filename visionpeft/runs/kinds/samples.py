@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -48,14 +47,16 @@ def pictures_at(table: PictureTable, positions: Sequence[int]) -> Tensor:
 
 
 def _across_styles(data: PictureData, drawn: Tensor, positions: list[int]) -> dict[str, float]:
+    """A denoiser that is told classes is asked for those alone; any picture of one will do."""
     assert data.source is not None, "asked for"
-    shown = [data.table.concepts[n] for n in positions]
-    ranks = _finder(data.source, tuple(data.table.concepts[n] for n in data.split.test)).ranks(drawn, shown)
+    kind = "class" if data.tells_classes else "concept"
+    shown = _shown(data.table, kind)
+    ranks = _finder(data, kind).ranks(drawn, [shown[n] for n in positions])
     style = _judge(data).in_style(drawn)
     return {
         "in the target's style": style.double().mean().item(),
-        "own concept: first": (ranks < 1).double().mean().item(),
-        "own concept: of five": (ranks < 5).double().mean().item(),
+        f"own {kind}: first": (ranks < 1).double().mean().item(),
+        f"own {kind}: of five": (ranks < 5).double().mean().item(),
     }
 
 
@@ -72,8 +73,20 @@ def _judge(data: PictureData) -> StyleJudge:
     return _judges[key]
 
 
-@lru_cache(maxsize=4)
-def _finder(source: PictureTable, concepts: tuple[str, ...]) -> ConceptFinder:
-    """The source's pictures of the concepts that are tested."""
-    positions = [place for place, concept in enumerate(source.concepts) if concept in set(concepts)]
-    return ConceptFinder(pictures_at(source, positions), [source.concepts[place] for place in positions])
+_finders: dict[tuple[str, str, tuple[str, ...]], ConceptFinder] = {}
+
+
+def _finder(data: PictureData, kind: str) -> ConceptFinder:
+    """The source's pictures of the concepts that are tested, each under its concept's name or its class's."""
+    assert data.source is not None and data.source_card is not None, "asked for"
+    source, tested = data.source, tuple(data.table.concepts[n] for n in data.split.test)
+    key = data.source_card.model_dump_json(), kind, tested
+    if key not in _finders:
+        positions = [place for place, concept in enumerate(source.concepts) if concept in set(tested)]
+        shown = _shown(source, kind)
+        _finders[key] = ConceptFinder(pictures_at(source, positions), [shown[n] for n in positions])
+    return _finders[key]
+
+
+def _shown(table: PictureTable, kind: str) -> Sequence[str]:
+    return table.concepts if kind == "concept" else [table.classes[label] for label in table.labels]
