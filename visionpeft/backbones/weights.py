@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from visionpeft.errors import AdapterFileError, did_you_mean
-from visionpeft.files import cache_dir
+from visionpeft.files import cache_dir, resource
 
 State = dict[str, torch.Tensor]
 _MODEL = "model.safetensors"
@@ -38,16 +38,17 @@ def source_folder(name: str, content: str) -> Path:
     """The folder of what the recipe ``pretrain/<name>`` has published, which must hold the file ``content``.
 
     Raises:
-        AdapterFileError: it has not been trained here; the message names the command that does.
+        AdapterFileError: it has not been trained here; the message names the recipe that does, or near names.
     """
     sources = cache_dir() / "sources"
     folder = sources / name
     if not (folder / content).is_file():
+        known = [recipe.stem for recipe in resource("recipes/pretrain").glob("*.yaml")]
         made = [other.name for other in sources.glob("*") if (other / content).is_file()]
-        near = did_you_mean(name, made)
+        how = f"Train it once with: visionpeft run recipes/pretrain/{name}.yaml" if name in known else ""
+        near = "" if name in known else did_you_mean(name, [*made, *known])
         raise AdapterFileError(
-            f"the source model {name!r} has not been trained here ({folder / content} is missing).{near} "
-            f"Train it once with: visionpeft run recipes/pretrain/{name}.yaml"
+            f"the source model {name!r} has not been trained here ({folder / content} is missing).{near} {how}".rstrip()
         )
     return folder
 

@@ -26,11 +26,12 @@ class FolderReader(Strict):
     ``captions`` says where the words come from: ``sidecar`` (``<picture>.txt`` beside each, first line), ``metadata``
     (``metadata.jsonl`` with ``file_name`` and ``text`` a line, as Hugging Face's imagefolder has it), ``folder`` (the
     name of the picture's folder) or ``none``. ``auto`` takes the first of them that the folder has. Files that match a
-    glob of ``leave_out`` are no pictures of the data set.
+    glob of ``leave_out`` are no pictures of the data set; with ``only`` those alone are that match one of its globs.
     """
 
     format: Literal["folder"]
     captions: Literal["auto", "metadata", "sidecar", "folder", "none"] = "auto"
+    only: tuple[str, ...] = ("*",)
     leave_out: tuple[str, ...] = ()
 
 

@@ -25,18 +25,22 @@ def folder(collection: PictureCollection, place: Path) -> list[Found]:
         DataError: a picture has no caption where others have one, or a caption is of no picture.
     """
     assert isinstance(collection.reader, FolderReader)
-    paths = pictures_below(place, collection.reader.leave_out)
+    paths = pictures_below(place, collection.reader.leave_out, collection.reader.only)
     kind = collection.reader.captions
     say = _SAYERS[_found_out(place, paths) if kind == "auto" else kind]
     return [_found(collection.images.name, place, path, texts) for path, texts in say(place, paths).items()]
 
 
-def pictures_below(place: Path, leave_out: Texts = ()) -> list[Path]:
-    """Picture files by path; neither hidden ones nor those that match a glob of ``leave_out``."""
+def pictures_below(place: Path, leave_out: Texts = (), only: Texts = ("*",)) -> list[Path]:
+    """Picture files by path that match a glob of ``only``; neither hidden ones nor those that match ``leave_out``."""
     found = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     names = {path: path.relative_to(place).as_posix() for path in found}
-    wanted = [path for path in found if not any(fnmatch(names[path], glob) for glob in leave_out)]
+    wanted = [path for path in found if _matches(names[path], only) and not _matches(names[path], leave_out)]
     return [path for path in wanted if not any(part.startswith(".") for part in path.relative_to(place).parts)]
+
+
+def _matches(name: str, globs: Texts) -> bool:
+    return any(fnmatch(name, glob) for glob in globs)
 
 
 def _found(name: str, place: Path, path: Path, texts: Texts) -> Found:

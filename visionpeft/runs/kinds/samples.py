@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from visionpeft.data.pictures.module import PictureData
 from visionpeft.data.pictures.table import PictureTable
@@ -22,11 +23,14 @@ def measures_of(data: Any, drawn: Tensor, positions: Tensor) -> dict[str, float]
     """Figures of ``drawn (m, 3, S, S)`` uint8 with the captions at ``positions (m,)`` of the data's table.
 
     Distances to the real test pictures, and diversity; with a ``source`` style also the share that is in the target's
-    style and the share that shows the concept it should. None for a run whose data is not at hand, or that draws fewer
-    than :data:`FEWEST` pictures.
+    style and the share that shows the concept (or the class) it should. Of a subject of fewer than :data:`FEWEST`
+    pictures the likeness alone. None for a run whose data is not at hand, or that draws too few.
     """
-    if not isinstance(data, PictureData) or min(len(drawn), len(data.split.test)) < FEWEST:
+    if not isinstance(data, PictureData):
         return {}
+    if min(len(drawn), len(data.split.test)) < FEWEST:
+        subject = len(drawn) and set(data.split.test) == set(data.split.train)
+        return {f"likeness ({SPACE})": _likeness(drawn, pictures_at(data.table, data.split.test))} if subject else {}
     space, real = efficientnet_features(), pictures_at(data.table, data.split.test)
     of_real, of_drawn = space(real), space(drawn)
     figures = {
@@ -44,6 +48,12 @@ def measures_of(data: Any, drawn: Tensor, positions: Tensor) -> dict[str, float]
 def pictures_at(table: PictureTable, positions: Sequence[int]) -> Tensor:
     """Of a table, uint8 ``(n, 3, S, S)``."""
     return torch.from_numpy(table.images[list(positions)].copy()).permute(0, 3, 1, 2)
+
+
+def _likeness(drawn: Tensor, subject: Tensor) -> float:
+    """Mean cosine over all pairs of features, as subjects are measured since DreamBooth (there by DINO and CLIP)."""
+    of_drawn, of_subject = (F.normalize(efficientnet_features()(some), dim=1) for some in (drawn, subject))
+    return (of_drawn @ of_subject.T).mean().item()
 
 
 def _across_styles(data: PictureData, drawn: Tensor, positions: list[int]) -> dict[str, float]:
