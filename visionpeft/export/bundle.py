@@ -110,7 +110,9 @@ def _checked(folder: Path, task: SegmentTask, images: Tensor) -> Parity:
     same = (task.predict_case(image).argmax(1) == found.argmax(1)).float().mean().item()
     note = f"whole case: {same:.2%} of voxels the same class"
     if (folder / "models/model.ts").exists():
-        script = torch.jit.load(folder / "models/model.ts")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # MONAI's bundles hold TorchScript
+            script = torch.jit.load(folder / "models/model.ts")
         traced = with_sizes(compare(task.model, script, images, "TorchScript"), task.model, script, images)
         note += f"; TorchScript: {traced.note}"
     return replace(parity, note=note)
