@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from visionpeft.backbones.pipelines import Pipeline, open_pipeline
+from visionpeft.backbones.pipelines.quiet import quiet
 from visionpeft.errors import OptionError, StateError, UserError
 from visionpeft.export.merged import merged_state, plain_network, why_not_mergeable
 from visionpeft.export.parity import Parity, ParityError
@@ -61,7 +62,7 @@ def save_merged(folder: Path, pipeline: Pipeline, plain: nn.Module) -> None:
         plain: a denoiser of the same architecture, to be filled.
     """
     plain.load_state_dict(merged_state(pipeline.denoiser))
-    with _holding(pipeline, plain):
+    with _holding(pipeline, plain), quiet():
         pipeline.pipe.save_pretrained(folder, safe_serialization=True)
 
 
