@@ -57,7 +57,6 @@ _SOURCES = {
     "MulBackward0": _Source(torch.ops.aten.mul, ("_saved_self", "_saved_other")),  # DoRA's gain on a convolution
 }
 
-
 FEWEST = 2**14
 """Numbers of a tensor that is worth a label: making a smaller one again takes longer than it is worth in bytes."""
 
@@ -71,9 +70,8 @@ def made_by(
     those. A tensor of less than :data:`FEWEST` numbers gets no label. A copy or view of ``y`` has none, and neither
     does a label count once ``y`` or what it was made from has been changed in place.
     """
-    if (
-        y.numel() >= FEWEST and usable(y) and y.grad_fn is not None
-    ):  # in this order: a compiler cannot be asked for grad_fn
+    # In this order: a compiler cannot be asked for grad_fn.
+    if y.numel() >= FEWEST and usable(y) and y.grad_fn is not None:
         recipe = Recipe(function, tensors, rest)
         y._made_by = recipe, _versions(y, recipe)  # pyright: ignore[reportAttributeAccessIssue]
     return y

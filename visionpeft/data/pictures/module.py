@@ -126,11 +126,10 @@ class PictureData(CardData[PictureTable]):
     def captions(self) -> tuple[str, ...]:
         """What each picture of the table is called: its first caption, or its class, in the template."""
         table = self.table
-        own = (
-            [table.classes[label] for label in table.labels]
-            if self.tells_classes
-            else [texts[0] for texts in table.texts]
-        )
+        if self.tells_classes:
+            own = [table.classes[label] for label in table.labels]
+        else:
+            own = [texts[0] for texts in table.texts]
         return tuple(" ".join(self._caption.replace("{}", text).split()) for text in own)
 
     def train_dataloader(self) -> TrainLoader:
