@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from visionpeft.data.cards import Card, load_card, parse_card
@@ -16,6 +17,7 @@ from visionpeft.data.pictures.emoji import kin
 from visionpeft.data.pictures.module import PictureData
 from visionpeft.data.pictures.open import open_pictures, pictures_card
 from visionpeft.errors import DataError, OptionError
+from visionpeft.runs.kinds.samples import measures_of, pictures_at
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 12, 8, 3), np.uint8)
 
@@ -145,6 +147,23 @@ def test_names_of_folders_are_captions_and_classes(tmp_path: Path) -> None:
     table = open_pictures(tmp_path, tmp_path / "cache")
     assert table.texts == (("deep",), ("red house",))
     assert [table.classes[label] for label in table.labels] == ["old-tree", "red_house"]
+
+
+def test_only_some_of_a_folder(tmp_path: Path) -> None:
+    draw(tmp_path, "birds/tux.png", "birds/owl.png", "birds/old_tux.png")
+    reader = {"format": "folder", "captions": "none", "only": ["*tux.png"], "leave_out": ["birds/old_*"]}
+    assert open_pictures(card(tmp_path, reader), tmp_path / "cache").concepts == ("own/birds/tux.png",)
+
+
+def test_a_subject_is_measured_by_likeness_and_a_set_of_few_by_nothing(tmp_path: Path) -> None:
+    data = PictureData(draw(tmp_path / "subject", *(f"{number}.png" for number in range(5))), cache=tmp_path / "cache")
+    data.prepare_data()
+    data.setup("fit")
+    own = pictures_at(data.table, data.split.test)
+    ((title, likeness),) = measures_of(data, own, torch.arange(5)).items()
+    ((_, other),) = measures_of(data, torch.zeros_like(own), torch.arange(5)).items()
+    assert title.startswith("likeness") and other < likeness <= 1
+    assert measures_of(data, own[:0], torch.arange(0)) == {}
 
 
 def test_few_pictures_are_all_trained_on_and_official_parts_are_taken(tmp_path: Path) -> None:
