@@ -25,9 +25,9 @@ POSITIONS_AN_OUTPUT = 2
 
 
 def pays(x: Tensor, factors: Factors) -> bool:
-    """Whether the map is small enough; grouped, transposed and 3D layers are left to the other way."""
+    """Whether the map is small enough; grouped, transposed and 3D layers are left to the other way, as are parts."""
     g = factors.geometry
-    if g.groups > 1 or g.transposed or g.axes > 2:
+    if g.groups > 1 or g.transposed or g.axes > 2 or factors.parts > 1:
         return False
     positions = len(x) * prod(x.shape[2:]) / prod(g.stride)
     return positions <= POSITIONS_AN_OUTPUT * factors.out
@@ -37,7 +37,7 @@ def beside(
     x: Tensor, weight: Tensor, bias: Tensor | None, factors: Factors, recipes: tuple[Recipe | None, ...]
 ) -> Tensor:
     """``W∘x + b + s·mixer·(bank∘x)``; arguments as in ``cpu.lowrank_conv``, where it :func:`pays`."""
-    mixer, bank, geometry, scale = factors
+    mixer, bank, geometry, scale, _ = factors
     return _Beside.apply(x, weight, bias, mixer, bank, geometry, scale, recipes)
 
 

@@ -11,14 +11,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 from torch.autograd.function import once_differentiable
 
 from visionpeft.kernels.conv_onednn.cpu import convolution, input_gradient
 from visionpeft.kernels.conv_onednn.geometry import ConvGeometry
 from visionpeft.kernels.eager.guard import ordinary_precision
 from visionpeft.kernels.lowrank_conv.beside import beside, pays
-from visionpeft.kernels.lowrank_conv.factors import Factors, factor_gradients
+from visionpeft.kernels.lowrank_conv.factors import (
+    Factors,
+    dense_gradient,
+    dense_is_cheaper,
+    from_dense,
+    from_filters,
+)
 from visionpeft.kernels.recompute.cpu import Recipe, source_of
 from visionpeft.kernels.recompute.saving import keep, kept
 
@@ -40,8 +46,9 @@ def lowrank_conv(
         x: ``(N, C, *spatial)`` or unbatched ``(C, *spatial)``.
         weight: frozen, as the layer stores it: ``(o, c, *kernel)``, or ``(C, o/groups, *kernel)`` if transposed.
         bias: frozen, ``(o,)`` or None.
-        mixer: ``(o, R)``; with groups, its rows belong to the groups in order.
-        bank: ``(R, c, *kernel)`` with ``c = C/groups``, shared by the groups.
+        mixer: ``(o, R)``; with groups, its rows belong to the groups in order. Without groups also ``(o·p, R)``.
+        bank: ``(R, c, *kernel)`` with ``c = C/groups``, shared by the groups. To p rows of the mixer an output belongs
+            ``(R, c·taps/p)``: then the change is ``mixer·bank`` read in the order of the weight.
         geometry: the walk. Other paddings than symmetric zeros: pad ``x`` before.
         scale: the factor ``s``.
 
@@ -52,14 +59,27 @@ def lowrank_conv(
     """
     if x.dim() == geometry.axes + 1:
         return lowrank_conv(x[None], weight, bias, mixer, bank, geometry, scale)[0]
-    factors = Factors(mixer, bank, geometry, scale)
-    base_trains = weight.requires_grad or (bias is not None and bias.requires_grad)
-    if base_trains or x.dtype in (torch.float16, torch.bfloat16):
+    factors = Factors(mixer, bank, geometry, scale, canonical(weight, geometry))
+    if needs_two(x, weight, bias):
         return _sum_of_two(x, weight, bias, factors)
     recipes = source_of(x), source_of(mixer), source_of(bank)
     if pays(x, factors):
         return beside(x, weight, bias, factors, recipes)
-    return _LowRankConv.apply(x, weight, bias, *factors, recipes)
+    return _LowRankConv.apply(x, weight, bias, mixer, bank, geometry, scale, recipes)
+
+
+def needs_two(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether base and change must be convolved one by one: half precision, or a base that trains."""
+    base_trains = weight.requires_grad or (bias is not None and bias.requires_grad)
+    return base_trains or x.dtype in (torch.float16, torch.bfloat16)
+
+
+def canonical(weight: Tensor, geometry: ConvGeometry) -> Size:
+    """``(o, c, *kernel)`` of a weight as the layer stores it."""
+    if not geometry.transposed:
+        return weight.shape
+    inputs, outputs, *kernel = weight.shape
+    return Size((outputs * geometry.groups, inputs // geometry.groups, *kernel))
 
 
 class _LowRankConv(torch.autograd.Function):
@@ -80,7 +100,8 @@ class _LowRankConv(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         of_x, of_mixer, of_bank = recipes
         keep(ctx, (of_x or x) if any(ctx.needs_input_grad[3:5]) else None, weight, of_mixer or mixer, of_bank or bank)
-        return convolution(x, Factors(mixer, bank, geometry, scale).added_to(weight), bias, geometry)
+        factors = Factors(mixer, bank, geometry, scale, canonical(weight, geometry))
+        return convolution(x, factors.added_to(weight), bias, geometry)
 
     @staticmethod
     @once_differentiable
@@ -89,11 +110,13 @@ class _LowRankConv(torch.autograd.Function):
             return (None,) * 8
         x, weight, mixer, bank = kept(ctx)
         needs_x, _, _, needs_mixer, needs_bank, *_ = ctx.needs_input_grad
-        factors = Factors(mixer, bank, ctx.geometry, ctx.scale)
+        factors = Factors(mixer, bank, ctx.geometry, ctx.scale, canonical(weight, ctx.geometry))
         gx = gm = gb = None
         with ordinary_precision(gy):
-            if x is not None:
-                gm, gb = factor_gradients(gy, x, factors, needs_mixer, needs_bank)
+            if x is not None and dense_is_cheaper(factors, needs_mixer, needs_bank):
+                gm, gb = from_dense(dense_gradient(gy, x, factors), factors, needs_mixer, needs_bank)
+            elif x is not None:
+                gm, gb = from_filters(gy, x, factors, needs_mixer, needs_bank)
             if needs_x:
                 gx = input_gradient(gy, factors.added_to(weight), ctx.geometry, ctx.shape)
         return gx, None, None, gm, gb, None, None, None
@@ -103,6 +126,8 @@ def _sum_of_two(x: Tensor, weight: Tensor, bias: Tensor | None, f: Factors) -> T
     """Base and branch by ordinary autograd."""
     g = f.geometry
     base = torch.convolution(x, weight, bias, *g.arguments)
+    if f.parts > 1:
+        return base + torch.convolution(x, f.scale * f.stored_change(), None, *g.arguments)
     responses = torch.convolution(x, f.stored_bank(), None, *g.arguments)
     still = ConvGeometry((1,) * g.axes, (0,) * g.axes, (1,) * g.axes, groups=g.groups)
     mixer = (f.scale * f.mixer)[(...,) + (None,) * g.axes]

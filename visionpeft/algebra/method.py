@@ -35,6 +35,23 @@ class Product(NamedTuple):
         return (self.mixer if self.scale == 1 else self.scale * self.mixer), self.bank
 
 
+class Tiled(NamedTuple):
+    """``ΔW = scale·(mixer·bank)`` in the order of the canonical ``shape``: ``(out·p, R)`` by ``(R, in·taps/p)``."""
+
+    mixer: Tensor
+    bank: Tensor
+    shape: tuple[int, ...]
+    scale: float = 1.0
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """The same as mixer and bank of rank ``p·R``: each part of a filter is one of its own, zero elsewhere."""
+        parts = len(self.mixer) // self.shape[0]
+        eye = torch.eye(parts, dtype=self.bank.dtype, device=self.bank.device).view(parts, 1, parts, 1)
+        bank = (eye * self.bank.unsqueeze(1)).reshape(-1, *self.shape[1:])
+        return self.scale * self.mixer.reshape(self.shape[0], -1), bank
+
+
 class Spectral(NamedTuple):
     """``ΔW = scale·U·(diag(gains) ⊕ left·right)·V`` on a linear site: U and V frozen, the block in between trains.
 
@@ -54,6 +71,9 @@ class Spectral(NamedTuple):
         k = len(self.gains)
         mixer = torch.cat([self.u[:, :k] * self.gains, self.u[:, k:] @ self.left], dim=1)
         return (mixer if self.scale == 1 else self.scale * mixer), torch.cat([self.v[:k], self.right @ self.v[k:]])
+
+
+Change = Product | Tiled | Spectral
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +131,7 @@ class Method(Options):
         """ΔW as ``mixer (out, R)`` times ``bank (R, in/groups, *kernel)``, or None where there is no such form."""
         return None
 
-    def product(self, site: Site, f: Factors) -> Product | Spectral | None:
+    def product(self, site: Site, f: Factors) -> Change | None:
         """The split as the fused kernels take it best: what they can do themselves is left to them."""
         parts = self.split(site, f)
         return None if parts is None else Product(*parts)

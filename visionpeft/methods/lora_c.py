@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from visionpeft.algebra.factor import Factor, kaiming, zeros
-from visionpeft.algebra.method import Factors, LowRank
+from visionpeft.algebra.method import Change, Factors, LowRank, Tiled
 from visionpeft.algebra.site import Site
 from visionpeft.methods.registry import register
 
@@ -58,12 +58,14 @@ class LoRAC(LowRank):
 
     def split(self, site: Site, f: Factors) -> tuple[Tensor, Tensor] | None:
         """Each row of A becomes one filter a position of the kernel axes it does not cover, zero elsewhere."""
-        if self.layout == "separable":
-            places, rows = prod(site.kernel[:-1]), f["A"].unsqueeze(2)  # (r, in, 1, last)
-            eye = torch.eye(places, dtype=rows.dtype, device=rows.device).view(places, 1, 1, places, 1)
-        elif site.groups == 1:
-            places, rows = site.kernel[0], f["A"].unsqueeze(1)  # (r·k, 1, in·k)
-            eye = torch.eye(places, dtype=rows.dtype, device=rows.device).view(places, 1, places, 1)
-        else:
-            return None  # one row of B then serves several output channels
+        if self.layout == "loralib":
+            # With groups, one row of B serves several output channels.
+            return Tiled(f["B"], f["A"], site.shape, self.s).pair if site.groups == 1 else None
+        places, rows = prod(site.kernel[:-1]), f["A"].unsqueeze(2)  # (r, in, 1, last)
+        eye = torch.eye(places, dtype=rows.dtype, device=rows.device).view(places, 1, 1, places, 1)
         return self.s * f["B"].reshape(site.out, -1), (eye * rows).reshape(-1, *site.shape[1:])
+
+    def product(self, site: Site, f: Factors) -> Change | None:
+        if self.layout == "loralib" and site.groups == 1 and site.kernel[0] > 1:
+            return Tiled(f["B"], f["A"], site.shape, self.s)
+        return super().product(site, f)

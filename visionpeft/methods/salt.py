@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from visionpeft.algebra.factor import Factor, kaiming, ones, svd_part, zeros
-from visionpeft.algebra.method import Factors, Method, Product, Spectral
+from visionpeft.algebra.method import Change, Factors, Method, Spectral
 from visionpeft.algebra.site import Site
 from visionpeft.kernels.recompute.cpu import made_by  # pyright: ignore[reportMissingImports]
 from visionpeft.methods.registry import register
@@ -95,7 +95,7 @@ class SALT(Method):
         bank = made_by(_bank(f["Vh"], f["Y"], site), _bank, (f["Vh"], f["Y"]), (site,))
         return mixer, bank
 
-    def product(self, site: Site, f: Factors) -> Product | Spectral | None:
+    def product(self, site: Site, f: Factors) -> Change | None:
         """On a linear layer as it stands in the spectrum, for the kernel that knows which directions are frozen."""
         if self.rectify == "matrix" or site.kind != "linear":
             return super().product(site, f)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from visionpeft.algebra.factor import Origin
-from visionpeft.algebra.method import Method, Product, Spectral
+from visionpeft.algebra.method import Change, Method, Product, Spectral
 from visionpeft.algebra.site import Site
+from visionpeft.kernels.lowrank_conv import dora  # pyright: ignore[reportMissingImports]
 from visionpeft.kernels.lowrank_conv.cpu import ConvGeometry, lowrank_conv  # pyright: ignore[reportMissingImports]
 from visionpeft.kernels.lowrank_linear.cpu import lowrank_linear  # pyright: ignore[reportMissingImports]
 from visionpeft.kernels.spectral_linear.cpu import spectral_linear  # pyright: ignore[reportMissingImports]
@@ -38,7 +39,7 @@ def _splits(method: Method, site: Site) -> bool:
 
 
 def run(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``W+ΔW`` applied by the kernels; a multiplicative adapter, alone, sets its gain on the result."""
+    """``W+ΔW`` applied by the kernels; the gain of a multiplicative adapter, alone, in the weight or on the result."""
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         # The kernels take one dtype; what autocasting would do inside an ordinary operation is done before.
@@ -46,15 +47,18 @@ def run(site: Site, slots: list[Slot], x: Tensor, weight: Tensor, bias: Tensor |
         with torch.autocast(device, enabled=False):
             return run(site, slots, x.to(low), weight.to(low), None if bias is None else bias.to(low))
     change = _joined([_product(slot, x.dtype) for slot in slots])
-    gain = _gain(slots[0], site, weight)
-    if gain is None:
+    first = slots[0]
+    if not first.method.multiplicative:  # pyright: ignore[reportAttributeAccessIssue]
         return _apply(site, x, weight, bias, change)
+    if site.conv is not None and dora.possible(x, weight, bias):
+        return _convolve(site, x, weight, bias, change, first.factors(x.dtype)["magnitude"])
     y = _apply(site, x, weight, None, change)
+    gain = first.method.gain(site, first.factors(), site.canonical(weight))  # pyright: ignore
     y = y * site.per_channel(gain).to(y.dtype)
     return y if bias is None else y + site.per_channel(bias).to(y.dtype)
 
 
-def _joined(parts: list[Product | Spectral]) -> Product | Spectral:
+def _joined(parts: list[Change]) -> Change:
     """Several products as one of the summed rank."""
     if len(parts) == 1:
         return parts[0]
@@ -62,7 +66,7 @@ def _joined(parts: list[Product | Spectral]) -> Product | Spectral:
     return Product(torch.cat(mixers, dim=1), torch.cat(banks))
 
 
-def _product(slot: Slot, dtype: torch.dtype) -> Product | Spectral:
+def _product(slot: Slot, dtype: torch.dtype) -> Change:
     assert isinstance(slot.method, Method) and isinstance(slot.site, Site)
     product = slot.method.product(slot.site, slot.factors(dtype))
     assert product is not None
@@ -74,18 +78,19 @@ def _product(slot: Slot, dtype: torch.dtype) -> Product | Spectral:
     return Product(slot.site.whole_rows(mixer, 0), bank)
 
 
-def _gain(slot: Slot, site: Site, weight: Tensor) -> Tensor | None:
-    assert isinstance(slot.method, Method)
-    if not slot.method.multiplicative:
-        return None
-    return slot.method.gain(site, slot.factors(), site.canonical(weight))  # pyright: ignore
-
-
-def _apply(site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, change: Product | Spectral) -> Tensor:
+def _apply(site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, change: Change) -> Tensor:
     if site.conv is None:
         kernel = spectral_linear if isinstance(change, Spectral) else lowrank_linear
         return kernel(x, weight.t() if site.layout == "swapped" else weight, bias, *change)
-    assert isinstance(change, Product), "a spectral change is that of a linear site"
+    return _convolve(site, x, weight, bias, change)
+
+
+def _convolve(
+    site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, change: Change, magnitude: Tensor | None = None
+) -> Tensor:
+    assert site.conv is not None and not isinstance(change, Spectral), "a spectral change is that of a linear site"
     g = site.conv
     walk = ConvGeometry(g.stride, g.inner_padding, g.dilation, g.transposed, g.output_padding, g.groups)
-    return lowrank_conv(g.pad(x), weight, bias, change.mixer, change.bank, walk, change.scale)
+    if magnitude is None:
+        return lowrank_conv(g.pad(x), weight, bias, change.mixer, change.bank, walk, change.scale)
+    return dora.dora_conv(g.pad(x), weight, bias, change.mixer, change.bank, magnitude, walk, change.scale)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visionpeft.algebra.factor import squared_rows
-from visionpeft.algebra.method import Method, Product, Spectral
+from visionpeft.algebra.method import Method, Product, Spectral, Tiled
 from visionpeft.algebra.site import Site
 from visionpeft.errors import StateError
 from visionpeft.methods.dora import DoRAOver
@@ -153,7 +153,7 @@ def _product(slot: Slot) -> Product | None:
     """The factors as they are stored, or the nearest thing that the method knows."""
     assert isinstance(slot.method, Method) and isinstance(slot.site, Site)
     found = slot.method.product(slot.site, {name: factor.detach() for name, factor in slot.factors().items()})
-    return Product(*found.pair) if isinstance(found, Spectral) else found
+    return Product(*found.pair) if isinstance(found, (Spectral, Tiled)) else found
 
 
 def _dense(slot: Slot, stored: Tensor) -> Tensor:
