@@ -22,6 +22,7 @@ NETWORKS = {
     "SegResNet": lambda: SegResNet(init_filters=8, blocks_down=(1, 1, 1), blocks_up=(1, 1)),
 }
 METHODS = ("lora", "conv_lora", "block_lora", "cp_lora", "flora", "salt", "wara", "dora", "conv_dora", "cp_dora")
+SEPARABLE = ("lora_c:layout=separable", "dora_c:layout=separable")  # in 3D the other layout does not exist
 
 
 def small(network: str) -> tuple[nn.Module, Tensor]:
@@ -36,14 +37,14 @@ def full_bytes(network: str) -> int:
     return saved_bytes(contestant(FULL, *(small(network) if network in NETWORKS else build(network)), rank=8))
 
 
-@pytest.mark.parametrize("method", ["lora", "cp_dora"])
+@pytest.mark.parametrize("method", ["lora", "cp_dora", *SEPARABLE])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_adapting_a_small_network_keeps_less_than_full_fine_tuning(network, method):
     assert saved_bytes(contestant(method, *small(network), rank=8)) < 0.95 * full_bytes(network)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *SEPARABLE])
 @pytest.mark.parametrize("network", ["dynunet-3d@32", "segresnet-3d@32"])
 def test_every_named_method_keeps_less_than_full_fine_tuning(network, method):
     assert saved_bytes(contestant(method, *build(network), rank=8)) < full_bytes(network)

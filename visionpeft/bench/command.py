@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     nets = parser.add_argument("--nets", type=_names, default=list(DEFAULT_NETS), metavar="A@SIZE,B,…")
     nets.help = f"{', '.join(NETS)}; left out, all but the last"
-    parser.add_argument("--methods", type=_names, default=list(DEFAULT_METHODS), metavar="A,B,…")
+    parser.add_argument("--methods", type=_names, default=list(DEFAULT_METHODS), metavar="A:OPTION=VALUE,B,…")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=11, help="rounds; the median counts (11)")
     parser.add_argument("--threads", type=int, help="threads of torch (its own choice)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from visionpeft.bench.contestants import FLOOR, FULL, Contestant, contestant, known
+from visionpeft.bench.contestants import FLOOR, FULL, Contestant, contestant, known, parsed
 from visionpeft.bench.measure import merge_seconds, saved_bytes, seconds_a_step
 from visionpeft.bench.nets import DEFAULT_NETS, build, family
 from visionpeft.bench.others import PACKAGES
@@ -57,7 +57,7 @@ def run(
 
     Args:
         nets: names of :data:`visionpeft.bench.nets.NETS`, each with an optional ``@size``.
-        methods: names of methods that adapt weights.
+        methods: names of methods that adapt weights, each with options behind: ``lora_c:layout=separable``.
         rank: rank of all of them.
         repeats: rounds; the median counts.
         compare: whether others take part, where installed.
@@ -76,8 +76,8 @@ def run(
 
 def _labels(methods: Sequence[str], compare: bool, net: str) -> list[str]:
     for name in methods:
-        if name not in known():
-            raise unknown("method", name, known())
+        if parsed(name)[0] not in known():
+            raise unknown("method", parsed(name)[0], known())
     chosen = [FULL, FLOOR, *methods]
     chosen += [label for label in family(net).others if PACKAGES[label].installed] if compare else []
     return list(dict.fromkeys(chosen))

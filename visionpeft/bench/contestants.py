@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from visionpeft.bench.others import PACKAGES
@@ -56,7 +58,7 @@ class Contestant:
 
 
 def contestant(label: str, model: nn.Module, x: Tensor, rank: int, targets: Sequence[str] | None = None) -> Contestant:
-    """Prepare ``model`` (changed in place) for ``label``: a name of :func:`known`.
+    """Prepare ``model`` (changed in place) for ``label``: a name of :func:`known`, ours also as ``NAME:OPTION=VALUE``.
 
     ``targets`` is what our methods adapt; None means every Linear and convolution.
     """
@@ -67,10 +69,18 @@ def contestant(label: str, model: nn.Module, x: Tensor, rank: int, targets: Sequ
     if label in PACKAGES:
         model, merging, saving = PACKAGES[label].prepare(model, rank)
     elif label != FULL:
-        adapt(model, label, targets=list(targets or _roles(model)), rank=rank)
+        name, options = parsed(label)
+        adapt(model, name, targets=list(targets or _roles(model)), **{"rank": rank, **options})
         merging, saving = (lambda: merge(model)), (lambda folder: save(model, folder))
     trained = [p for p in model.parameters() if p.requires_grad]
     return Contestant(label, model, x, torch.optim.AdamW(trained, lr=1e-4, fused=True), merging, saving)
+
+
+def parsed(label: str) -> tuple[str, dict[str, Any]]:
+    """``lora_c:layout=separable`` as a name and its options."""
+    name, *given = label.split(":")
+    pairs = [option.partition("=") for option in given]
+    return name, {key: yaml.safe_load(value) for key, _, value in pairs}
 
 
 def _roles(model: nn.Module) -> list[str]:

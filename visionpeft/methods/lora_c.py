@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from visionpeft.algebra.factor import Factor, kaiming, zeros
-from visionpeft.algebra.method import Change, Factors, LowRank, Tiled
+from visionpeft.algebra.method import Factors, LowRank, Product, Tiled
 from visionpeft.algebra.site import Site
+from visionpeft.kernels.recompute.cpu import made_by  # pyright: ignore[reportMissingImports]
 from visionpeft.methods.registry import register
 
 
@@ -57,15 +58,23 @@ class LoRAC(LowRank):
         return self.s * torch.movedim(taps, -2, 1).reshape(site.shape)
 
     def split(self, site: Site, f: Factors) -> tuple[Tensor, Tensor] | None:
-        """Each row of A becomes one filter a position of the kernel axes it does not cover, zero elsewhere."""
-        if self.layout == "loralib":
-            # With groups, one row of B serves several output channels.
-            return Tiled(f["B"], f["A"], site.shape, self.s).pair if site.groups == 1 else None
-        places, rows = prod(site.kernel[:-1]), f["A"].unsqueeze(2)  # (r, in, 1, last)
-        eye = torch.eye(places, dtype=rows.dtype, device=rows.device).view(places, 1, 1, places, 1)
-        return self.s * f["B"].reshape(site.out, -1), (eye * rows).reshape(-1, *site.shape[1:])
+        """Each row of A becomes one filter for every place that it does not cover, zero elsewhere."""
+        product = self.product(site, f)
+        return product and product.pair
 
-    def product(self, site: Site, f: Factors) -> Change | None:
-        if self.layout == "loralib" and site.groups == 1 and site.kernel[0] > 1:
-            return Tiled(f["B"], f["A"], site.shape, self.s)
-        return super().product(site, f)
+    def product(self, site: Site, f: Factors) -> Product | Tiled | None:
+        if self.layout == "separable":
+            bank = made_by(_at_each_place(f["A"], site.kernel), _at_each_place, (f["A"],), (site.kernel,))
+            return Product(f["B"].reshape(site.out, -1), bank, self.s)
+        if site.groups > 1:
+            return None  # one row of B then serves several output channels
+        if site.kernel == (1, 1):
+            return Product(f["B"], f["A"].view(-1, *site.shape[1:]), self.s)
+        return Tiled(f["B"], f["A"], site.shape, self.s)
+
+
+def _at_each_place(rows: Tensor, kernel: tuple[int, ...]) -> Tensor:
+    """``(r, in, k_last)`` as ``(places·r, in, *kernel)``: along the last axis at every place of those before."""
+    places = prod(kernel[:-1])
+    eye = torch.eye(places, dtype=rows.dtype, device=rows.device).view(places, 1, 1, places, 1)
+    return (eye * rows.unsqueeze(2)).reshape(-1, rows.shape[1], *kernel)
