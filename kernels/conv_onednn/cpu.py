@@ -66,7 +66,7 @@ def input_gradient(gy: Tensor, weight: Tensor, geometry: ConvGeometry, shape: Si
         return _adjoint(gy, weight, None, walk, walk.overhang(shape, gy.shape, weight.shape[2:]))
     if geometry.transposed:
         return torch.convolution(gy, weight, None, *walk.arguments)
-    x = gy.new_empty(1).expand(shape)  # only its shape is read
+    x = gy.new_empty(shape)  # only its shape is read; an expanded number would be written out in full
     return _aten.convolution_backward(gy, x, weight, None, *geometry.arguments, (True, False, False))[0]
 
 
@@ -76,7 +76,7 @@ def weight_gradient(gy: Tensor, x: Tensor, geometry: ConvGeometry, shape: Size) 
         gy, x, geometry = x, gy, geometry.forward
     if _planes_pay(gy, x, geometry, shape):
         return _weight_gradient_by_planes(gy, x, geometry, shape)
-    weight = gy.new_empty(1).expand(shape)
+    weight = gy.new_empty(shape)
     return _aten.convolution_backward(gy, x, weight, None, *geometry.arguments, (False, True, False))[1]
 
 
@@ -117,7 +117,7 @@ def _weight_gradient_by_planes(gy: Tensor, x: Tensor, g: ConvGeometry, shape: Si
     planes = F.pad(x, (0, 0, 0, 0, pad, pad)).transpose(1, 2).contiguous()
     gy = gy.transpose(1, 2).flatten(0, 1)
     flat = replace(g, stride=g.stride[1:], padding=g.padding[1:], dilation=g.dilation[1:])
-    weight = gy.new_empty(1).expand(*shape[:2], *shape[3:])
+    weight = gy.new_empty(*shape[:2], *shape[3:])
     out = gy.new_empty(shape)
     for tap in range(shape[2]):
         first = tap * g.dilation[0]

@@ -79,7 +79,7 @@ class _Beside(torch.autograd.Function):
                 gm = (rows @ responses.transpose(1, 2)).sum(0).mul_(ctx.scale)
             if needs_x or needs_bank:
                 mixed = (mixer.t() @ rows).mul_(ctx.scale).view(len(gy), -1, *gy.shape[2:])
-                seen = gy.new_empty(1).expand(ctx.shape) if x is None else x  # then only its shape is read
+                seen = gy.new_empty(ctx.shape) if x is None else x  # then only its shape is read
                 wanted = (needs_x, needs_bank, False)
                 arguments = (None, *ctx.geometry.arguments, wanted)
                 gx, gb, _ = torch.ops.aten.convolution_backward(mixed, seen, bank, *arguments)
