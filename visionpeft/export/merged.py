@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from visionpeft.runs.stages import open_backbone
 from visionpeft.runs.weights import read_weights, write_weights
 from visionpeft.surgery.merge import merge, unmerge
 from visionpeft.surgery.mount import hosts
+from visionpeft.surgery.quantize import dequantize
+from visionpeft.surgery.quantized import is_quantized
 
 
 def why_not_mergeable(recipe: Recipe) -> str | None:
@@ -74,7 +77,13 @@ def plain_network(recipe: Recipe, stages: Stages) -> nn.Module:
 
 
 def merged_state(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the merged weights under the plain network's keys; ``model`` itself stays adapted."""
+    """Copies of the merged weights under the plain network's keys; ``model`` itself stays adapted.
+
+    A base in few bits is merged in full, with the values that it stands for.
+    """
+    if any(map(is_quantized, model.parameters())):
+        model = copy.deepcopy(model)
+        dequantize(model)
     adapted = any(hosts(model))
     if adapted:
         merge(model)

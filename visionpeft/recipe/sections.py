@@ -40,6 +40,9 @@ class Backbone(Section):
     )
     image_size: Count | None = Field(default=None, description="pixels a side; default: as in pretraining")
     options: dict[str, JsonValue] = Field(default={}, description="passed to the model's constructor")
+    quantize: Literal["int8", "int4"] | None = Field(
+        default=None, description="hold frozen Linears in few bits by torchao (extra `quant`); adapters go on top"
+    )
 
 
 class Method(Section):

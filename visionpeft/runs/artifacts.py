@@ -20,7 +20,7 @@ def write_plan(folder: Path, entry: Entry, stages: Stages) -> None:
     """Which weights the entry adapts, by which path and why; one JSON file an entry."""
     plan = {
         "label": entry.label,
-        "notes": list(stages.backbone.notes),
+        "notes": stages.notes,
         "trained": list(trained_state(stages.task.model)),
         "sites": [asdict(site) for report in stages.plan for site in report.sites],
         "refused": [list(item) for report in stages.plan for item in report.refused],

@@ -16,6 +16,7 @@ from visionpeft.runs.kinds import Draw, Stages, kind_of
 from visionpeft.surgery.adapt import adapt
 from visionpeft.surgery.audit import audit
 from visionpeft.surgery.parts import parts_of
+from visionpeft.surgery.quantize import quantize
 from visionpeft.surgery.report import Report
 from visionpeft.surgery.trainable import train_only
 from visionpeft.tasks.frozen import moving_state
@@ -35,10 +36,10 @@ def build(recipe: Recipe, draw: Draw, lr: float | None = None, data: Any = None)
     kind, data = kind_of(recipe), data or open_data(recipe, draw)
     with seeded(draw.seed):
         backbone = open_backbone(recipe, kind.outputs(data))
-    heads, plan = kind.heads(backbone.model), []
-    prepare = _preparation(backbone, recipe, heads, draw.seed, plan)
+    heads, plan, notes = kind.heads(backbone.model), [], [*backbone.notes]
+    prepare = _preparation(backbone, recipe, heads, draw.seed, plan, notes)
     task = kind.task(recipe, backbone, data, prepare, _optimizer(recipe, lr), draw.seed)
-    return Stages(data, backbone, heads, task, plan)
+    return Stages(data, backbone, heads, task, plan, notes)
 
 
 def open_data(recipe: Recipe, draw: Draw) -> Any:
@@ -59,12 +60,14 @@ def open_backbone(recipe: Recipe, classes: int | None, *, pretrained: bool = Tru
 
 
 def _preparation(
-    backbone: Backbone, recipe: Recipe, heads: tuple[str, ...], seed: int, plan: list[Report]
+    backbone: Backbone, recipe: Recipe, heads: tuple[str, ...], seed: int, plan: list[Report], notes: list[str]
 ) -> Callable[[nn.Module], None]:
     """What the task does to the network before training; the adapters' reports go into ``plan``."""
 
     def prepare(model: nn.Module) -> None:
         beside = _trained_beside(recipe, model, heads)
+        if recipe.backbone.quantize and recipe.method.name != "full":  # what trains is never rounded
+            notes.append(str(quantize(model, recipe.backbone.quantize, keep=[*heads, *beside])))
         if recipe.method.adapts:
             plan.extend(_adapted(backbone, recipe, beside, seed))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,8 @@ from visionpeft.surgery.merge import is_merged
 from visionpeft.surgery.mount import adapters, is_mounted
 from visionpeft.surgery.quantized import FORMS, GROUP, in_full, is_quantized, relative_error, rounded
 from visionpeft.surgery.trainable import modules_named
+
+Patterns = Sequence[str] | str
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Quantized:
         )
 
 
-def quantize(model: nn.Module, form: str = "int8", targets: list[str] | str | None = None) -> Quantized:
+def quantize(model: nn.Module, form: str = "int8", targets: Patterns | None = None, keep: Patterns = ()) -> Quantized:
     """Hold the weights of Linears in 8 or 4 bits by torchao, in place; adapters train on top as on any base.
 
     The rounded weight is the base from then on: it never trains, an adapter's file names it by its fingerprint, and
@@ -54,6 +56,7 @@ def quantize(model: nn.Module, form: str = "int8", targets: list[str] | str | No
         form: ``int8`` (a scale a row) or ``int4`` (a scale for every 32 inputs). On a CPU torchao keeps four bits in
             a byte each, so that they cost precision and save no more than eight.
         targets: which modules, as for ``train_also``; None takes every Linear.
+        keep: modules that stay in full, named likewise: what is to train itself, such as a new head.
 
     Raises:
         OptionError: another form, or torchao is not installed.
@@ -65,7 +68,7 @@ def quantize(model: nn.Module, form: str = "int8", targets: list[str] | str | No
     if any(is_mounted(module) for module in model.modules()):
         raise StateError("quantize: the model has adapters, which were made for its weights: quantize it first")
     before, errors, left, sizes = 0, {}, {}, 0
-    for path, layer in _linears(model, targets):
+    for path, layer in _linears(model, [""] if targets is None else targets, keep):
         if (reason := _why_not(layer, form)) is not None:
             left[path] = reason
             continue
@@ -105,14 +108,17 @@ def stored_bytes(weight: Tensor) -> int:
     return sum(part.numel() * part.element_size() for part in parts)
 
 
-def _linears(model: nn.Module, targets: list[str] | str | None) -> Iterator[tuple[str, nn.Linear]]:
-    patterns = [""] if targets is None else [targets] if isinstance(targets, str) else targets
-    inside = {
-        id(module) for pattern in patterns for whole in modules_named(model, pattern) for module in whole.modules()
-    }
+def _linears(model: nn.Module, targets: Patterns, keep: Patterns) -> Iterator[tuple[str, nn.Linear]]:
+    inside = _within(model, targets) - _within(model, keep)
     for path, module in model.named_modules():
         if isinstance(module, nn.Linear) and id(module) in inside:
             yield path, module
+
+
+def _within(model: nn.Module, patterns: Patterns) -> set[int]:
+    """Identities of the modules that the patterns name, and of all in them."""
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    return {id(module) for pattern in patterns for whole in modules_named(model, pattern) for module in whole.modules()}
 
 
 def _why_not(layer: nn.Linear, form: str) -> str | None:

@@ -72,7 +72,8 @@ class Draw:
 class Stages:
     """Everything one training needs, built from a recipe, a draw and a learning rate.
 
-    ``plan`` holds a report an adapter once the task's ``configure_model`` has run.
+    ``plan`` holds a report an adapter once the task's ``configure_model`` has run, and ``notes`` a sentence for each
+    thing that was, or was not, loaded, and what was rounded.
     """
 
     data: Any
@@ -80,6 +81,7 @@ class Stages:
     heads: tuple[str, ...]
     task: Task
     plan: list[Report]
+    notes: list[str]
 
 
 class Kind(ABC, Generic[Found]):
