@@ -198,8 +198,13 @@ class DiffuseTask(Task):
             self._average.load_state_dict(checkpoint["average"])
 
     def _to(self, device: torch.device) -> None:
-        """Move the frozen encoders, which Lightning does not know."""
-        self.pipeline.pipe.to(device)
+        """Move the frozen encoders, which Lightning does not know; what is there already is left alone.
+
+        Lightning validates in inference mode, where a base in few bits cannot even be moved to where it is.
+        """
+        for part in self.pipeline.pipe.components.values():
+            if isinstance(part, nn.Module) and any(tensor.device != device for tensor in part.parameters()):
+                part.to(device)
 
     def _is_fitting(self) -> bool:
         return self._trainer is not None and self.trainer.state.fn == "fit"
