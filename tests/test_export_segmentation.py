@@ -52,6 +52,19 @@ def test_a_program_takes_images_of_any_size(images: torch.Tensor, tmp_path: Path
     assert "of 2,048 voxels" in str(parity) and "sides that are multiples of 2" in parity.note
 
 
+def test_a_program_of_any_size_that_cannot_be_written_gives_way_to_one_of_these_sides(monkeypatch, tmp_path: Path):
+    """So it is for encoders that pad as TensorFlow does: ``ceil`` has no name in torch's files."""
+    written = torch.export.save
+
+    def save(program: torch.export.ExportedProgram, *where) -> None:
+        assert len(program.range_constraints) < 2, "op <built-in function ceil> is not in _SYM_OPS"
+        written(program, *where)
+
+    monkeypatch.setattr(torch.export, "save", save)
+    _, parity = export_run(finished(2).folder, "program", tmp_path / "m.pt2")
+    assert "only, any number of them" in parity.note
+
+
 def test_onnx_takes_images_of_any_size(images: torch.Tensor, tmp_path: Path):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")

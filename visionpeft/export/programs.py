@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,16 @@ def write_program(path: Path, model: nn.Module, images: Tensor) -> Parity:
         ParityError: the loaded program does not say what the model says.
     """
 
-    def export(shapes: dict[int, Any]) -> torch.export.ExportedProgram:
-        return torch.export.export(MainOutput(model).eval(), (images,), dynamic_shapes=({**shapes},))
+    def export(shapes: dict[int, Any]) -> bytes:
+        program, file = (
+            torch.export.export(MainOutput(model).eval(), (images,), dynamic_shapes=({**shapes},)),
+            BytesIO(),
+        )
+        torch.export.save(program, file)  # here, since a program may be made of any size and not be written down
+        return file.getvalue()
 
-    program = exported(export, model, images)
-    atomic_write(path, lambda temporary: _to(temporary, ".pt2", lambda file: torch.export.save(program, file)))
+    content = exported(export, model, images)
+    atomic_write(path, content)
     loaded = torch.export.load(path).module()
     return with_sizes(compare(model, loaded, images, "torch.export"), model, loaded, images)
 
@@ -60,13 +65,3 @@ def write_onnx(path: Path, model: nn.Module, images: Tensor) -> Parity:
         return torch.from_numpy(session.run(None, {name: batch.numpy()})[0])
 
     return with_sizes(compare(model, run, images, "ONNX"), model, run, images)
-
-
-def _to(path: Path, suffix: str, save: Callable[[Path], Any]) -> None:
-    """Save under a name with the suffix a library insists on, then move it to ``path``."""
-    named = path.with_name(path.name + suffix)
-    try:
-        save(named)
-        named.replace(path)
-    finally:
-        named.unlink(missing_ok=True)
