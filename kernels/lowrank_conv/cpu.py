@@ -11,22 +11,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Size, Tensor
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from visionpeft.kernels.conv_onednn.cpu import convolution, input_gradient
 from visionpeft.kernels.conv_onednn.geometry import ConvGeometry
 from visionpeft.kernels.eager.guard import ordinary_precision
-from visionpeft.kernels.lowrank_conv.beside import beside, pays
+from visionpeft.kernels.lowrank_conv.beside import Beside, pays
 from visionpeft.kernels.lowrank_conv.factors import (
     Factors,
+    Way,
+    canonical,
     dense_gradient,
     dense_is_cheaper,
     from_dense,
     from_filters,
 )
-from visionpeft.kernels.recompute.cpu import Recipe, source_of
-from visionpeft.kernels.recompute.saving import keep, kept
+from visionpeft.kernels.recompute.saving import kept
 
 __all__ = ["ConvGeometry", "lowrank_conv"]
 
@@ -62,24 +63,14 @@ def lowrank_conv(
     factors = Factors(mixer, bank, geometry, scale, canonical(weight, geometry))
     if needs_two(x, weight, bias):
         return _sum_of_two(x, weight, bias, factors)
-    recipes = source_of(x), source_of(mixer), source_of(bank)
-    if pays(x, factors):
-        return beside(x, weight, bias, factors, recipes)
-    return _LowRankConv.apply(x, weight, bias, mixer, bank, geometry, scale, recipes)
+    function = Beside if pays(x, factors) else _LowRankConv
+    return function.apply(x, weight, bias, mixer, bank, Way.of(x, mixer, bank, geometry, scale))
 
 
 def needs_two(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether base and change must be convolved one by one: half precision, or a base that trains."""
     base_trains = weight.requires_grad or (bias is not None and bias.requires_grad)
     return base_trains or x.dtype in (torch.float16, torch.bfloat16)
-
-
-def canonical(weight: Tensor, geometry: ConvGeometry) -> Size:
-    """``(o, c, *kernel)`` of a weight as the layer stores it."""
-    if not geometry.transposed:
-        return weight.shape
-    inputs, outputs, *kernel = weight.shape
-    return Size((outputs * geometry.groups, inputs // geometry.groups, *kernel))
 
 
 class _LowRankConv(torch.autograd.Function):
@@ -92,25 +83,21 @@ class _LowRankConv(torch.autograd.Function):
         bias: Tensor | None,
         mixer: Tensor,
         bank: Tensor,
-        geometry: ConvGeometry,
-        scale: float,
-        recipes: tuple[Recipe | None, ...],
+        way: Way,
     ) -> Tensor:
-        ctx.geometry, ctx.scale, ctx.shape = geometry, scale, x.shape
+        ctx.way, ctx.shape = way, x.shape
         ctx.set_materialize_grads(False)
-        of_x, of_mixer, of_bank = recipes
-        keep(ctx, (of_x or x) if any(ctx.needs_input_grad[3:5]) else None, weight, of_mixer or mixer, of_bank or bank)
-        factors = Factors(mixer, bank, geometry, scale, canonical(weight, geometry))
-        return convolution(x, factors.added_to(weight), bias, geometry)
+        way.keep(ctx, x if any(ctx.needs_input_grad[3:5]) else None, weight, mixer, bank)
+        return convolution(x, way.factors(mixer, bank, weight).added_to(weight), bias, way.geometry)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gy: Tensor | None) -> tuple[Tensor | None, ...]:
         if gy is None:
-            return (None,) * 8
+            return (None,) * 6
         x, weight, mixer, bank = kept(ctx)
         needs_x, _, _, needs_mixer, needs_bank, *_ = ctx.needs_input_grad
-        factors = Factors(mixer, bank, ctx.geometry, ctx.scale, canonical(weight, ctx.geometry))
+        factors = ctx.way.factors(mixer, bank, weight)
         gx = gm = gb = None
         with ordinary_precision(gy):
             if x is not None and dense_is_cheaper(factors, needs_mixer, needs_bank):
@@ -118,8 +105,8 @@ class _LowRankConv(torch.autograd.Function):
             elif x is not None:
                 gm, gb = from_filters(gy, x, factors, needs_mixer, needs_bank)
             if needs_x:
-                gx = input_gradient(gy, factors.added_to(weight), ctx.geometry, ctx.shape)
-        return gx, None, None, gm, gb, None, None, None
+                gx = input_gradient(gy, factors.added_to(weight), factors.geometry, ctx.shape)
+        return gx, None, None, gm, gb, None
 
 
 def _sum_of_two(x: Tensor, weight: Tensor, bias: Tensor | None, f: Factors) -> Tensor:

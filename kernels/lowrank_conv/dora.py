@@ -16,17 +16,17 @@ from torch.autograd.function import once_differentiable
 from visionpeft.kernels.conv_onednn.cpu import convolution, input_gradient
 from visionpeft.kernels.conv_onednn.geometry import ConvGeometry
 from visionpeft.kernels.eager.guard import ordinary_precision
-from visionpeft.kernels.lowrank_conv.cpu import canonical, needs_two
+from visionpeft.kernels.lowrank_conv.cpu import needs_two
 from visionpeft.kernels.lowrank_conv.factors import (
     Factors,
+    Way,
     dense_gradient,
     dense_is_cheaper,
     from_dense,
     from_filters,
 )
 from visionpeft.kernels.lowrank_conv.rows import Rows
-from visionpeft.kernels.recompute.cpu import Recipe, source_of
-from visionpeft.kernels.recompute.saving import keep, kept
+from visionpeft.kernels.recompute.saving import kept
 
 
 def possible(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -53,8 +53,8 @@ def dora_conv(
     Arguments as of ``lowrank_conv``; ``magnitude: (o,)``. The norm has no gradient (DoRA, 2024); a row of zeros stays
     one. Gradients reach ``x``, ``mixer``, ``bank`` and ``magnitude``, once. To be called where it is :func:`possible`.
     """
-    recipes = source_of(x), source_of(mixer), source_of(bank)
-    return _DoRAConv.apply(x, weight, bias, mixer, bank, magnitude, geometry, scale, recipes)
+    way = Way.of(x, mixer, bank, geometry, scale)
+    return _DoRAConv.apply(x, weight, bias, mixer, bank, magnitude, way)
 
 
 class _DoRAConv(torch.autograd.Function):
@@ -67,32 +67,29 @@ class _DoRAConv(torch.autograd.Function):
         mixer: Tensor,
         bank: Tensor,
         magnitude: Tensor,
-        geometry: ConvGeometry,
-        scale: float,
-        recipes: tuple[Recipe | None, ...],
+        way: Way,
     ) -> Tensor:
-        ctx.geometry, ctx.scale, ctx.shape = geometry, scale, x.shape
+        ctx.way, ctx.shape = way, x.shape
         ctx.set_materialize_grads(False)
-        factors = Factors(mixer, bank, geometry, scale, canonical(weight, geometry))
+        factors = way.factors(mixer, bank, weight)
         changed = factors.added_to(weight)
-        rows = Rows.of(changed, magnitude, geometry)
-        y = convolution(x, rows.scale_(changed, geometry), bias, geometry)
+        rows = Rows.of(changed, magnitude, way.geometry)
+        y = convolution(x, rows.scale_(changed, way.geometry), bias, way.geometry)
         wanted = ctx.needs_input_grad[3:6]
         by_output = rows.readable and not dense_is_cheaper(factors, *wanted[:2])
         ctx.output = Watched.now(y) if by_output and not y.is_inference() else None
-        of_x, of_mixer, of_bank = recipes
         # As data, since autograd would refuse to give an output back that has been changed in place.
         own = (*rows, y.data if ctx.output else None, bias)
-        keep(ctx, (of_x or x) if any(wanted) else None, weight, of_mixer or mixer, of_bank or bank, *own)
+        way.keep(ctx, x if any(wanted) else None, weight, mixer, bank, *own)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gy: Tensor | None) -> tuple[Tensor | None, ...]:
         if gy is None:
-            return (None,) * 9
+            return (None,) * 7
         x, weight, mixer, bank, gain, length, y, bias = kept(ctx)
-        factors = Factors(mixer, bank, ctx.geometry, ctx.scale, canonical(weight, ctx.geometry))
+        factors = ctx.way.factors(mixer, bank, weight)
         rows, wanted = Rows(gain, length), ctx.needs_input_grad[3:6]
         gx, of_factors = None, (None,) * 3
         with ordinary_precision(gy):
@@ -102,8 +99,8 @@ class _DoRAConv(torch.autograd.Function):
             elif x is not None:
                 of_factors = _by_weight(gy, x, changed, factors, rows, wanted)
             if ctx.needs_input_grad[0]:
-                gx = input_gradient(gy, rows.scale_(changed, ctx.geometry), ctx.geometry, ctx.shape)
-        return gx, None, None, *of_factors, None, None, None
+                gx = input_gradient(gy, rows.scale_(changed, factors.geometry), factors.geometry, ctx.shape)
+        return gx, None, None, *of_factors, None
 
 
 class Watched(NamedTuple):

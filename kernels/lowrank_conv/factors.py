@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,33 @@ from torch import Size, Tensor
 
 from visionpeft.kernels.conv_onednn.cpu import convolution, weight_gradient
 from visionpeft.kernels.conv_onednn.geometry import ConvGeometry, swap_grouped, taps
+from visionpeft.kernels.recompute.cpu import Recipe, source_of
+from visionpeft.kernels.recompute.saving import keep
 
 SLICES = 2
 """Convolutions of slices of the channels take so many times longer than their operations say (AVX2, 3×3)."""
+
+
+class Way(NamedTuple):
+    """What an autograd function of this folder is told beside its tensors."""
+
+    geometry: ConvGeometry
+    scale: float
+    of_x: Recipe | None
+    of_mixer: Recipe | None
+    of_bank: Recipe | None
+
+    @classmethod
+    def of(cls, x: Tensor, mixer: Tensor, bank: Tensor, geometry: ConvGeometry, scale: float) -> Way:
+        return cls(geometry, scale, source_of(x), source_of(mixer), source_of(bank))
+
+    def factors(self, mixer: Tensor, bank: Tensor, weight: Tensor) -> Factors:
+        """With the layer's stored weight, which says the shape."""
+        return Factors(mixer, bank, self.geometry, self.scale, canonical(weight, self.geometry))
+
+    def keep(self, ctx: Any, x: Tensor | None, weight: Tensor, mixer: Tensor, bank: Tensor, *more: Tensor | None):
+        """Save for backward, in place of what can be made again its recipe."""
+        keep(ctx, x if x is None else self.of_x or x, weight, self.of_mixer or mixer, self.of_bank or bank, *more)
 
 
 class Factors(NamedTuple):
@@ -71,6 +95,14 @@ class Factors(NamedTuple):
             bank = F.pad(self.bank, (before, after)).view(-1, *shape[1:])
             covered = slice(before, before + length)
             yield slice(first, last), covered, self._replace(mixer=mixers[:, part], bank=bank, shape=shape)
+
+
+def canonical(weight: Tensor, geometry: ConvGeometry) -> Size:
+    """``(o, c, *kernel)`` of a weight as the layer stores it."""
+    if not geometry.transposed:
+        return weight.shape
+    inputs, outputs, *kernel = weight.shape
+    return Size((outputs * geometry.groups, inputs // geometry.groups, *kernel))
 
 
 def dense_gradient(gy: Tensor, x: Tensor, f: Factors) -> Tensor:

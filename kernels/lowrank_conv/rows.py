@@ -22,7 +22,7 @@ class Rows(NamedTuple):
     @classmethod
     def of(cls, weight: Tensor, magnitude: Tensor, geometry: ConvGeometry) -> Rows:
         """For a weight as the layer stores it. A row of zeros has the gain zero."""
-        grouped = _by_output(weight, geometry)
+        grouped = _grouped(weight, geometry)
         length = torch.linalg.vector_norm(grouped, dim=(1, 3)).view(-1)
         length = length.clamp_min(torch.finfo(length.dtype).tiny)
         return cls(magnitude / length, length)
@@ -47,7 +47,7 @@ class Rows(NamedTuple):
 
     def from_dense(self, dense: Tensor, weight: Tensor, geometry: ConvGeometry) -> Tensor:
         """The gradient of the magnitude, from that of the scaled weight ``(o, c·taps)``; ``weight`` is ``W + ΔW``."""
-        stored = _by_output(weight, geometry).permute(0, 2, 1, 3).reshape(dense.shape)
+        stored = _grouped(weight, geometry).permute(0, 2, 1, 3).reshape(dense.shape)
         return torch.linalg.vecdot(dense, stored).div_(self.length)
 
     def from_output(self, gy: Tensor, y: Tensor, bias: Tensor | None) -> Tensor:
@@ -59,7 +59,7 @@ class Rows(NamedTuple):
         return total.div_(self.gain * self.length)
 
 
-def _by_output(weight: Tensor, geometry: ConvGeometry) -> Tensor:
+def _grouped(weight: Tensor, geometry: ConvGeometry) -> Tensor:
     """A stored weight as ``(groups, inputs, outputs a group, taps)``; not transposed, as ``(1, 1, o, the rest)``."""
     if geometry.transposed:
         return weight.reshape(geometry.groups, -1, weight.shape[1], weight[0, 0].numel())
