@@ -166,6 +166,27 @@ def test_a_subject_is_measured_by_likeness_and_a_set_of_few_by_nothing(tmp_path:
     assert measures_of(data, own[:0], torch.arange(0)) == {}
 
 
+def test_a_denoiser_told_classes_is_asked_for_the_class_of_what_it_drew(tmp_path: Path) -> None:
+    """Boxes and discs in another style: any picture of the own class will do, one of the other class will not."""
+    folder = emoji(tmp_path, "google", [f"1F{number:03X}" for number in range(0x300, 0x33C)])
+    places, random = np.linspace(-1, 1, 32), np.random.default_rng(0)
+    for number, file in enumerate(sorted((folder / "img/google/64").iterdir())):
+        across, down = places - random.uniform(-0.1, 0.1), places[:, None] - random.uniform(-0.1, 0.1)
+        inside = np.hypot(across, down) < 0.6 if number % 2 else np.maximum(abs(across), abs(down)) < 0.8
+        Image.fromarray(np.where(inside[..., None], random.integers(0, 200, 3), 255).astype(np.uint8)).save(file)
+    reader, options = {"format": "emoji", "vendor": "google"}, {"split": {"test": 0.5}, "pictures": {"size": 32}}
+    source, target = card(folder, reader, **options), card(folder, reader, style={"name": "ink"}, **options)
+    data = PictureData(target, source=source, tell="class", cache=tmp_path / "cache")
+    data.prepare_data()
+    data.setup("fit")
+    kinds = [[n for n in data.split.test if data.table.labels[n] == label] for label in (0, 1)]
+    boxes, discs = (kind[: min(map(len, kinds))] for kind in kinds)
+    drawn = pictures_at(data.table, boxes + discs)
+    right, wrong = (measures_of(data, drawn, torch.tensor(asked)) for asked in (boxes + discs, discs + boxes))
+    assert right["own class: first"] > 0.9 and wrong["own class: first"] < 0.1
+    assert "own concept: first" not in right
+
+
 def test_few_pictures_are_all_trained_on_and_official_parts_are_taken(tmp_path: Path) -> None:
     few = draw(tmp_path / "few", *(f"{number}.png" for number in range(5)))
     assert set(open_pictures(few, tmp_path / "cache").split) == {"train"}
