@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from visionpeft.cli import (  # noqa: F401 - each registers its commands
@@ -19,6 +20,8 @@ from visionpeft.errors import UserError
 
 def main() -> None:
     """Run the command line: exit code 0 done, 2 the input is wrong (one line says how), 1 anything else."""
+    # torch tells torchao, which transformers imports wherever it is installed, of a call that will be deprecated.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     try:
         app()
     except UserError as error:
