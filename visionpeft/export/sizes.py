@@ -58,4 +58,5 @@ def with_sizes(parity: Parity, model: nn.Module, artifact: Callable[[Tensor], An
         raise
     except Exception:  # what a graph raises for an input that it was not made for
         return replace(parity, note=f"images of {'×'.join(map(str, sides))} only, any number of them")
-    return replace(parity, note=f"any number of images, sides that are multiples of {divisor}")
+    sides_taken = f"sides that are multiples of {divisor}" if divisor > 1 else "of any size"
+    return replace(parity, note=f"any number of images, {sides_taken}")
