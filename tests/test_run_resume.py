@@ -36,7 +36,7 @@ def stopped_after_a_checkpoint(arguments: list[str], checkpoint: Path, by: signa
     process.send_signal(by)
     try:
         process.wait(60)
-    except subprocess.TimeoutExpired:  # Python drops an interrupt that reaches it inside a destructor: press again
+    except subprocess.TimeoutExpired:  # one was lost in a loaded suite, why is not known: press again
         process.send_signal(by)
     return process.wait(PATIENCE), process.stderr.read().decode() if process.stderr else ""
 

@@ -76,8 +76,9 @@ class _DoRAConv(torch.autograd.Function):
         rows = Rows.of(changed, magnitude, way.geometry)
         y = convolution(x, rows.scale_(changed, way.geometry), bias, way.geometry)
         wanted = ctx.needs_input_grad[3:6]
-        by_output = rows.readable and not dense_is_cheaper(factors, *wanted[:2])
-        ctx.output = Watched.now(y) if by_output and not y.is_inference() else None
+        ctx.by_filters = not dense_is_cheaper(factors, *wanted[:2])
+        reads = ctx.by_filters and wanted[2] and rows.readable and not y.is_inference()
+        ctx.output = Watched.now(y) if reads else None
         # As data, since autograd would refuse to give an output back that has been changed in place.
         own = (*rows, y.data if ctx.output else None, bias)
         way.keep(ctx, x if any(wanted) else None, weight, mixer, bank, *own)
@@ -94,7 +95,8 @@ class _DoRAConv(torch.autograd.Function):
         gx, of_factors = None, (None,) * 3
         with ordinary_precision(gy):
             changed = factors.added_to(weight)
-            if x is not None and ctx.output and ctx.output.untouched:
+            told = not wanted[2] or (ctx.output is not None and ctx.output.untouched)
+            if x is not None and ctx.by_filters and told:
                 of_factors = _by_output(gy, x, y, bias, factors, rows, wanted)
             elif x is not None:
                 of_factors = _by_weight(gy, x, changed, factors, rows, wanted)
@@ -121,10 +123,12 @@ class Watched(NamedTuple):
         return self.view._version == self.version
 
 
-def _by_output(gy: Tensor, x: Tensor, y: Tensor, bias: Tensor | None, f: Factors, rows: Rows, wanted: tuple) -> tuple:
+def _by_output(
+    gy: Tensor, x: Tensor, y: Tensor | None, bias: Tensor | None, f: Factors, rows: Rows, wanted: tuple
+) -> tuple:
     """The gradients of mixer, bank and magnitude by the filters' responses and the output."""
     gm, gb = from_filters(gy, x, f._replace(mixer=rows.scaled(f.mixer)), *wanted[:2])
-    of_magnitude = rows.from_output(gy, y, bias) if wanted[2] else None
+    of_magnitude = rows.from_output(gy, y, bias) if wanted[2] and y is not None else None
     return None if gm is None else rows.scaled(gm), gb, of_magnitude
 
 

@@ -62,7 +62,10 @@ def open_backbone(recipe: Recipe, classes: int | None, *, pretrained: bool = Tru
 def _preparation(
     backbone: Backbone, recipe: Recipe, heads: tuple[str, ...], seed: int, plan: list[Report], notes: list[str]
 ) -> Callable[[nn.Module], None]:
-    """What the task does to the network before training; the adapters' reports go into ``plan``."""
+    """What the task does to the network before training.
+
+    The adapters' reports go into ``plan``, what was rounded into ``notes``.
+    """
 
     def prepare(model: nn.Module) -> None:
         beside = _trained_beside(recipe, model, heads)
